@@ -1,0 +1,92 @@
+//! Everything that can happen.
+
+use super::request::Request;
+use crate::exit::ExitStatus;
+use crate::id::{Incarnation, RequestId};
+use serde_json::{Map, Value};
+
+/// Something that happened outside the supervisor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A client asked for something.
+    Request(RequestId, Request),
+    /// The client of a request is gone; its answer is no longer wanted.
+    Abandoned(RequestId),
+    /// A run was executed: exec(2) succeeded.
+    Spawned {
+        /// Which run.
+        run: Incarnation,
+        /// Its process id.
+        pid: u32,
+        /// `version` of the nearest package.json.
+        version: Option<String>,
+    },
+    /// A run could not be started; no process is left of it.
+    SpawnFailed {
+        /// Which run.
+        run: Incarnation,
+        /// The failed step and the system's reason, for people.
+        reason: String,
+    },
+    /// The main process of a run ended.
+    Exited {
+        /// Which run.
+        run: Incarnation,
+        /// How.
+        status: ExitStatus,
+    },
+    /// Nothing is left of the tree a stop signalled: every descendant is gone.
+    /// Follows every [`super::Action::Kill`] exactly once.
+    TreeGone {
+        /// Which run.
+        run: Incarnation,
+    },
+    /// The app said something over its IPC channel.
+    Message {
+        /// Which run.
+        run: Incarnation,
+        /// What it said.
+        message: AppMessage,
+    },
+    /// Fresh figures of running processes.
+    Sampled(Vec<Sample>),
+    /// Time has come: [`super::Supervisor::next_deadline`] was reached.
+    Deadline,
+    /// The daemon itself is told to end (SIGTERM, SIGINT, SIGQUIT).
+    Shutdown,
+}
+
+/// What a worker or forked app said, as far as supervision cares.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AppMessage {
+    /// Node's cluster handshake: the worker is up.
+    Online,
+    /// Node's cluster handshake: a server listens under this key.
+    Listening {
+        /// The key of the listening socket.
+        key: String,
+    },
+    /// The string `"ready"`.
+    Ready,
+    /// The worker will leave by itself (`cluster.worker.disconnect()`).
+    Disconnecting,
+    /// `{node_version}`.
+    NodeVersion(String),
+    /// `axm:monitor`: metrics to merge.
+    Monitor(Map<String, Value>),
+    /// `axm:action`: one action to register.
+    Action(Value),
+    /// `axm:option:configuration`: options to merge.
+    Options(Map<String, Value>),
+}
+
+/// Figures of one running process.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Which run.
+    pub run: Incarnation,
+    /// Resident memory of the main process, bytes.
+    pub memory_bytes: u64,
+    /// Percent of one core since the previous sample.
+    pub cpu_percent: f64,
+}

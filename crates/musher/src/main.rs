@@ -1,0 +1,2 @@
+//! musher
+fn main() {}

@@ -1,0 +1,2 @@
+//! Repository rules as tests; see `tests/tidy.rs`.
+fn main() {}
