@@ -55,13 +55,13 @@ pub enum Action {
         /// Which run.
         run: Incarnation,
     },
-    /// The app's process count fell or the app is gone: listening sockets of
-    /// the slots from `n_slots` on are drained and closed.
-    TrimSlots {
+    /// The set of slots an app uses changed: listening sockets of every other
+    /// slot are drained and closed.
+    Slots {
         /// Name and namespace of the app.
         app: AppKey,
-        /// Slots that stay.
-        n_slots: u32,
+        /// Slots that have a process which is up or meant to be, ascending.
+        live: Vec<u32>,
     },
     /// Publish a process event on the bus.
     Emit {
