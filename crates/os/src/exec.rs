@@ -21,6 +21,9 @@ const FIRST_FOREIGN_FD: RawFd = 4;
 /// has told the reason.
 const EXIT_NO_EXEC: c_int = 127;
 
+/// Signals of the kernel, counted from 1: _NSIG.
+const N_SIGNALS: usize = 64;
+
 /// Bytes of a failure report: step and errno, both native-endian i32.
 pub(crate) const REPORT_LEN: usize = 8;
 
@@ -156,12 +159,21 @@ unsafe fn run_script(
 /// # Safety
 /// As [`become_image`].
 unsafe fn reset_signals() {
-    for signal in 1..=64 {
-        // SAFETY: a zeroed sigaction is SIG_DFL with an empty mask; SIGKILL,
-        // SIGSTOP and the C library's own refuse, which is as good.
+    // All zero is SIG_DFL without flags and mask in every layout of the
+    // kernel's structure, none of which is larger.
+    let default = [0_u64; 4];
+    for signal in 1..=N_SIGNALS {
+        // SAFETY: the kernel reads one structure and writes none. Raw, because
+        // the C library refuses its own signals 32 and 33, which are inherited
+        // like the others. SIGKILL and SIGSTOP refuse, which is as good.
         unsafe {
-            let action: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(signal, &action, std::ptr::null_mut());
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                N_SIGNALS / 8,
+            );
         }
     }
 }

@@ -90,7 +90,8 @@ impl Tree {
         self.members.is_empty()
     }
 
-    /// Signals every member, deepest first; returns how many were still there.
+    /// Signals every member, deepest first; returns how many took it. A process
+    /// that died since takes it too until it is reaped.
     pub fn signal_all(&self, what: Signal) -> usize {
         let sent = self
             .members
