@@ -22,7 +22,10 @@ pub struct LocalCalendar {
 impl LocalCalendar {
     /// Returns a calendar of the system's time zone.
     pub fn new() -> LocalCalendar {
-        LocalCalendar { zone: TimeZone::system(), parsed: RefCell::default() }
+        LocalCalendar {
+            zone: TimeZone::system(),
+            parsed: RefCell::default(),
+        }
     }
 }
 
@@ -31,8 +34,10 @@ impl LocalCalendar {
 /// # Errors
 /// What croner says is wrong with it.
 pub fn parse(pattern: &str) -> Result<Cron, String> {
-    let parser =
-        CronParser::builder().seconds(Seconds::Optional).dom_and_dow(true).build();
+    let parser = CronParser::builder()
+        .seconds(Seconds::Optional)
+        .dom_and_dow(true)
+        .build();
     parser.parse(pattern).map_err(|error| error.to_string())
 }
 
@@ -42,8 +47,12 @@ impl Calendar for LocalCalendar {
         if parsed.len() >= MAX_CACHED {
             parsed.clear();
         }
-        let cron = parsed.entry(pattern.to_owned()).or_insert_with(|| parse(pattern).ok());
-        let start = Timestamp::from_millisecond(after.0).ok()?.to_zoned(self.zone.clone());
+        let cron = parsed
+            .entry(pattern.to_owned())
+            .or_insert_with(|| parse(pattern).ok());
+        let start = Timestamp::from_millisecond(after.0)
+            .ok()?
+            .to_zoned(self.zone.clone());
         let next = cron.as_ref()?.find_next_occurrence(&start, false).ok()?;
         Some(Wall(next.timestamp().as_millisecond()))
     }
@@ -64,7 +73,10 @@ mod tests {
 
     #[test]
     fn both_day_fields_must_match() {
-        let calendar = LocalCalendar { zone: TimeZone::UTC, parsed: RefCell::default() };
+        let calendar = LocalCalendar {
+            zone: TimeZone::UTC,
+            parsed: RefCell::default(),
+        };
         // 1970-02-13 was the first Friday the 13th after the epoch.
         let next = calendar.next("0 0 13 * 5", Wall(0)).unwrap();
         assert_eq!(next, Wall(43 * 86_400_000));

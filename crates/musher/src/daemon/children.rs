@@ -4,19 +4,19 @@
 //! start, an action says whom to signal. Every kernel event leaves here as an
 //! [`Event`] of an incarnation; nothing else in the daemon knows pids.
 
+use super::readable::readable;
 use super::tree::{Ending, Scope, wait};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
 use musher_core::supervisor::{Channel, Event, SpawnFailure, SpawnPlan};
 use musher_os::fd::{self, Blocking};
-use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Step, Stdio};
+use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Stdio, Step};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -62,7 +62,11 @@ impl Children {
     /// Returns an empty table. Events go to `events`; it is bounded by a
     /// handful of events per living run.
     pub fn new(events: UnboundedSender<Event>) -> Children {
-        Children { by_run: HashMap::new(), adopted: BTreeMap::new(), events }
+        Children {
+            by_run: HashMap::new(),
+            adopted: BTreeMap::new(),
+            events,
+        }
     }
 
     /// Returns a living run.
@@ -87,11 +91,23 @@ impl Children {
     ) -> Result<Ends, Event> {
         let (stdio, ends, stdin) = pipes().map_err(|error| {
             let errno = error.raw_os_error().unwrap_or(0);
-            failed(run, &SpawnError { step: Step::Pipe, errno, subject: plan.program.clone() })
+            failed(
+                run,
+                &SpawnError {
+                    step: Step::Pipe,
+                    errno,
+                    subject: plan.program.clone(),
+                },
+            )
         })?;
         let extra = channel_env(run, plan.channel);
         let spawned = spawn::spawn(plan, &extra, stdio).map_err(|error| failed(run, &error))?;
-        let Spawned { pid, pidfd, start_time, exec_pipe } = spawned;
+        let Spawned {
+            pid,
+            pidfd,
+            start_time,
+            exec_pipe,
+        } = spawned;
         let pidfd = Rc::new(pidfd);
         let child = Child {
             pm_id,
@@ -102,7 +118,12 @@ impl Children {
             ending: None,
         };
         self.by_run.insert(run, child);
-        let life = Life { run, pid, pidfd, events: self.events.clone() };
+        let life = Life {
+            run,
+            pid,
+            pidfd,
+            events: self.events.clone(),
+        };
         tokio::task::spawn_local(life.follow(exec_pipe, plan.clone()));
         Ok(ends)
     }
@@ -117,13 +138,21 @@ impl Children {
         start_time: u64,
         stdin: Option<OwnedFd>,
     ) -> bool {
-        let Ok(pidfd) = musher_os::reap::pidfd_open(pid) else { return false };
+        let Ok(pidfd) = musher_os::reap::pidfd_open(pid) else {
+            return false;
+        };
         if musher_os::reap::start_time(pid) != Some(start_time) {
             return false;
         }
         let pidfd = Rc::new(pidfd);
-        let child =
-            Child { pm_id, pid, start_time, pidfd: Rc::clone(&pidfd), stdin, ending: None };
+        let child = Child {
+            pm_id,
+            pid,
+            start_time,
+            pidfd: Rc::clone(&pidfd),
+            stdin,
+            ending: None,
+        };
         self.by_run.insert(run, child);
         let (tell, status) = oneshot::channel();
         self.adopted.insert(pid, tell);
@@ -206,7 +235,11 @@ impl Life {
         let event = match outcome {
             ExecOutcome::Executed => {
                 let version = package_version(&plan.script);
-                Event::Spawned { run: self.run, pid: self.pid, version }
+                Event::Spawned {
+                    run: self.run,
+                    pid: self.pid,
+                    version,
+                }
             }
             ExecOutcome::Failed { step, errno } => {
                 failed(self.run, &SpawnError::of_child(step, errno, &plan))
@@ -220,7 +253,10 @@ impl Life {
             Ok(None) | Err(_) => ExitStatus::Unknown,
         };
         if is_alive {
-            let _ = self.events.send(Event::Exited { run: self.run, status });
+            let _ = self.events.send(Event::Exited {
+                run: self.run,
+                status,
+            });
         }
     }
 }
@@ -238,25 +274,38 @@ async fn wait_shared(pidfd: &Rc<OwnedFd>) {
 }
 
 async fn exec_outcome(exec_pipe: OwnedFd) -> ExecOutcome {
-    let Ok(pipe) = AsyncFd::new(exec_pipe) else { return ExecOutcome::Executed };
+    let mut pipe = exec_pipe;
     loop {
-        let Ok(mut guard) = pipe.readable().await else { return ExecOutcome::Executed };
-        match spawn::read_exec_result(pipe.get_ref()) {
+        pipe = match readable(pipe).await {
+            Ok(pipe) => pipe,
+            // Not to be waited for: what happened is told by the exit.
+            Err(_) => return ExecOutcome::Executed,
+        };
+        match spawn::read_exec_result(&pipe) {
             Ok(Some(outcome)) => return outcome,
-            Ok(None) => guard.clear_ready(),
+            Ok(None) => {}
             Err(_) => return ExecOutcome::Executed,
         }
     }
 }
 
 fn failed(run: Incarnation, error: &SpawnError) -> Event {
-    const TRANSIENT: [i32; 4] = [11 /* EAGAIN */, 12 /* ENOMEM */, 23 /* ENFILE */, 24 /* EMFILE */];
+    const TRANSIENT: [i32; 4] = [
+        11, /* EAGAIN */
+        12, /* ENOMEM */
+        23, /* ENFILE */
+        24, /* EMFILE */
+    ];
     let kind = if TRANSIENT.contains(&error.errno) {
         SpawnFailure::Transient
     } else {
         SpawnFailure::Permanent
     };
-    Event::SpawnFailed { run, reason: error.to_string(), kind }
+    Event::SpawnFailed {
+        run,
+        reason: error.to_string(),
+        kind,
+    }
 }
 
 fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {
@@ -264,20 +313,36 @@ fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {
     let (out, stdout) = fd::pipe()?;
     let (err, stderr) = fd::pipe()?;
     for ours in [&out, &err] {
-        fd::set_blocking(ours, Blocking::No)?;
+        fd::set_blocking(ours, Blocking::NeverWaits)?;
         // Best effort: the limit for unprivileged users is shared (pipe(7)).
         let _ = fd::set_pipe_size(ours, PIPE_BYTES);
     }
-    let (ours, theirs) = fd::socketpair(Blocking::No)?;
-    let stdio = Stdio { stdin, stdout, stderr, channel: Some(theirs) };
-    Ok((stdio, Ends { out, err, channel: ours }, stdin_ours))
+    let (ours, theirs) = fd::socketpair(Blocking::NeverWaits)?;
+    let stdio = Stdio {
+        stdin,
+        stdout,
+        stderr,
+        channel: Some(theirs),
+    };
+    Ok((
+        stdio,
+        Ends {
+            out,
+            err,
+            channel: ours,
+        },
+        stdin_ours,
+    ))
 }
 
 /// Variables of Node's IPC channel (`NODE_UNIQUE_ID` makes a cluster worker).
 fn channel_env(run: Incarnation, channel: Channel) -> Vec<(String, String)> {
     let mut env = vec![
         ("NODE_CHANNEL_FD".to_owned(), "3".to_owned()),
-        ("NODE_CHANNEL_SERIALIZATION_MODE".to_owned(), "json".to_owned()),
+        (
+            "NODE_CHANNEL_SERIALIZATION_MODE".to_owned(),
+            "json".to_owned(),
+        ),
     ];
     match channel {
         Channel::Fork => {}

@@ -33,7 +33,9 @@ impl Sampler {
         let mut samples = Vec::new();
         for (run, child) in children.iter() {
             // Gone since the last event: its exit is on the way.
-            let Ok(usage) = musher_os::stats::usage(child.pid) else { continue };
+            let Ok(usage) = musher_os::stats::usage(child.pid) else {
+                continue;
+            };
             if usage.start_time != child.start_time {
                 continue;
             }
@@ -51,7 +53,13 @@ impl Sampler {
 }
 
 fn look(previous: Option<&Look>, cpu: Millis, now: Mono) -> Look {
-    let Some(previous) = previous else { return Look { at: now, cpu, percent: 0.0 } };
+    let Some(previous) = previous else {
+        return Look {
+            at: now,
+            cpu,
+            percent: 0.0,
+        };
+    };
     let span = now.since(previous.at);
     if span < SHORTEST_SPAN {
         return *previous;
@@ -60,7 +68,11 @@ fn look(previous: Option<&Look>, cpu: Millis, now: Mono) -> Look {
     // Milliseconds fit a double exactly for 285,000 years.
     #[allow(clippy::cast_precision_loss)]
     let percent = used as f64 * 100.0 / span.get() as f64;
-    Look { at: now, cpu, percent: (percent * 10.0).round() / 10.0 }
+    Look {
+        at: now,
+        cpu,
+        percent: (percent * 10.0).round() / 10.0,
+    }
 }
 
 #[cfg(test)]
@@ -77,7 +89,11 @@ mod tests {
 
     #[test]
     fn a_hasty_second_look_keeps_the_figures() {
-        let first = Look { at: Mono(1000), cpu: Millis(0), percent: 12.5 };
+        let first = Look {
+            at: Mono(1000),
+            cpu: Millis(0),
+            percent: 12.5,
+        };
         let second = look(Some(&first), Millis(10), Mono(1001));
         assert_eq!(second.percent, 12.5);
         assert_eq!(second.at, Mono(1000));

@@ -143,11 +143,17 @@ fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
 }
 
 fn load(path: &Path) -> Result<(Connection, Loaded), StoreError> {
-    let wrap = |source| StoreError::Database { path: path.to_owned(), source };
+    let wrap = |source| StoreError::Database {
+        path: path.to_owned(),
+        source,
+    };
     let connection = Connection::open(path).map_err(wrap)?;
     let found = prepare(&connection).map_err(wrap)?;
     if found > SCHEMA_VERSION {
-        return Err(StoreError::Newer { path: path.to_owned(), found });
+        return Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+        });
     }
     let loaded = read(&connection).map_err(wrap)?;
     Ok((connection, loaded))
@@ -179,10 +185,18 @@ fn read(connection: &Connection) -> rusqlite::Result<Loaded> {
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let records = rows.collect::<rusqlite::Result<_>>()?;
     let last_run: Option<i64> = connection
-        .query_row("SELECT value FROM meta WHERE key = ?1", [LAST_RUN], |row| row.get(0))
+        .query_row("SELECT value FROM meta WHERE key = ?1", [LAST_RUN], |row| {
+            row.get(0)
+        })
         .optional()?;
-    let last_run = last_run.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
-    Ok(Loaded { records, last_run, set_aside: None })
+    let last_run = last_run
+        .and_then(|value| u64::try_from(value).ok())
+        .unwrap_or(0);
+    Ok(Loaded {
+        records,
+        last_run,
+        set_aside: None,
+    })
 }
 
 fn write_until_closed(connection: &Connection, shared: &Shared) {
@@ -190,7 +204,10 @@ fn write_until_closed(connection: &Connection, shared: &Shared) {
         let (batch, last_run, closing) = {
             let mut pending = lock(&shared.pending);
             while pending.records.is_empty() && !pending.closing {
-                pending = shared.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
+                pending = shared
+                    .wake
+                    .wait(pending)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             let batch = std::mem::take(&mut pending.records);
             (batch, pending.last_run.take(), pending.closing)
@@ -240,7 +257,10 @@ fn write(
     if let Some(last_run) = last_run {
         transaction
             .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
-            .execute(params![LAST_RUN, i64::try_from(last_run).unwrap_or(i64::MAX)])?;
+            .execute(params![
+                LAST_RUN,
+                i64::try_from(last_run).unwrap_or(i64::MAX)
+            ])?;
     }
     transaction.commit()
 }
@@ -276,7 +296,11 @@ mod tests {
     fn a_damaged_database_is_set_aside_and_a_fresh_one_works() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
-        std::fs::write(&path, "this is not a database, however long it may be".repeat(100)).unwrap();
+        std::fs::write(
+            &path,
+            "this is not a database, however long it may be".repeat(100),
+        )
+        .unwrap();
         let (store, loaded) = Store::open(&path).unwrap();
         let aside = loaded.set_aside.unwrap();
         assert!(aside.exists());
@@ -291,9 +315,14 @@ mod tests {
         let path = dir.path().join("state.db");
         drop(Store::open(&path).unwrap());
         let connection = Connection::open(&path).unwrap();
-        connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+        connection
+            .pragma_update(None, "user_version", SCHEMA_VERSION + 1)
+            .unwrap();
         drop(connection);
-        assert!(matches!(Store::open(&path), Err(StoreError::Newer { found: 2, .. })));
+        assert!(matches!(
+            Store::open(&path),
+            Err(StoreError::Newer { found: 2, .. })
+        ));
         assert!(path.exists());
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a process tree: signals go out, and nothing is said to be gone
 //! before it is.
 
+use super::readable::readable;
 use musher_core::exit::Signal;
 use musher_os::kill::{Member, Tree};
 use std::cell::Cell;
@@ -9,7 +10,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 
 /// Pause before looking again when `/proc` could not be read; a failed look
 /// must never pass for "nothing there".
@@ -37,7 +37,12 @@ impl Ending {
     /// Signals the tree of `root` and returns what is needed to harden its end
     /// and to wait for it.
     pub fn begin(root: u32, start_time: u64, scope: Scope, signal: Option<Signal>) -> Ending {
-        let ending = Ending { root, start_time, scope, signal: Rc::new(Cell::new(None)) };
+        let ending = Ending {
+            root,
+            start_time,
+            scope,
+            signal: Rc::new(Cell::new(None)),
+        };
         ending.send(signal);
         ending
     }
@@ -58,7 +63,12 @@ impl Ending {
         let (root, start_time, scope) = (self.root, self.start_time, self.scope);
         let signal = Rc::clone(&self.signal);
         async move {
-            let watched = Ending { root, start_time, scope, signal };
+            let watched = Ending {
+                root,
+                start_time,
+                scope,
+                signal,
+            };
             let mut seen: HashSet<(u32, u64)> = HashSet::new();
             loop {
                 let Ok(members) = watched.alive() else {
@@ -90,7 +100,13 @@ impl Ending {
 
 /// Waits until the process of a pidfd has ended (pidfd_open(2): it is readable).
 pub async fn wait(pidfd: OwnedFd) {
-    let Ok(pidfd) = AsyncFd::new(pidfd) else { return };
-    // The only error is a runtime that shuts down.
-    let _ = pidfd.readable().await;
+    let second = pidfd.try_clone();
+    if readable(pidfd).await.is_ok() {
+        return;
+    }
+    // No room in the poller: look now and then instead of being told.
+    let Ok(pidfd) = second else { return };
+    while musher_os::kill::signal(&pidfd, Signal(0)).is_ok() {
+        tokio::time::sleep(SCAN_RETRY).await;
+    }
 }

@@ -36,8 +36,14 @@ impl Musher {
 
     /// Returns a fresh home whose commands are called by another name (`pm2`).
     pub fn called(name: &str) -> Musher {
-        let dir = tempfile::Builder::new().prefix("musher-").tempdir().expect("a scratch dir");
-        let musher = Musher { dir, name: name.to_owned() };
+        let dir = tempfile::Builder::new()
+            .prefix("musher-")
+            .tempdir()
+            .expect("a scratch dir");
+        let musher = Musher {
+            dir,
+            name: name.to_owned(),
+        };
         std::fs::create_dir(musher.cwd()).expect("a working directory");
         if name != "musher" {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_musher"), musher.program())
@@ -74,7 +80,9 @@ impl Musher {
 
     /// Returns the path of a fixture in `tests/apps`.
     pub fn app(name: &str) -> String {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps").join(name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/apps")
+            .join(name);
         path.to_str().expect("a path in UTF-8").to_owned()
     }
 
@@ -123,12 +131,19 @@ impl Musher {
 
     /// Returns the processes of an app, ascending ids.
     pub fn of(&self, name: &str) -> Vec<Value> {
-        self.list().into_iter().filter(|process| process["name"] == name).collect()
+        self.list()
+            .into_iter()
+            .filter(|process| process["name"] == name)
+            .collect()
     }
 
     /// Returns the pids of an app that are not 0.
     pub fn pids(&self, name: &str) -> Vec<i64> {
-        self.of(name).iter().filter_map(|p| p["pid"].as_i64()).filter(|pid| *pid > 0).collect()
+        self.of(name)
+            .iter()
+            .filter_map(|p| p["pid"].as_i64())
+            .filter(|pid| *pid > 0)
+            .collect()
     }
 
     /// Waits until every process of an app has this status, and there are `n`.
@@ -146,6 +161,15 @@ impl Musher {
             Some(value) => value,
             None => panic!("not within {PATIENCE:?}: {what}\n{}", self.evidence()),
         }
+    }
+
+    /// Returns whether a log file of an app in the home holds this text.
+    pub fn log_has(&self, name: &str, text: &str) -> Option<()> {
+        let logs = std::fs::read_dir(self.home().join("logs")).ok()?;
+        logs.flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(name))
+            .any(|entry| std::fs::read_to_string(entry.path()).is_ok_and(|log| log.contains(text)))
+            .then_some(())
     }
 
     /// Returns the pid of the daemon.
@@ -208,14 +232,23 @@ pub fn wait_for<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>)
 pub fn is_alive(pid: i64) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
-        .and_then(|stat| stat.rsplit(')').next().map(|rest| rest.trim_start().to_owned()))
+        .and_then(|stat| {
+            stat.rsplit(')')
+                .next()
+                .map(|rest| rest.trim_start().to_owned())
+        })
         .is_some_and(|rest| !rest.starts_with('Z') && !rest.starts_with('X'))
 }
 
 /// Sends a signal by name with kill(1).
 pub fn kill(pid: i64, signal: &str) {
-    let status = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
-    assert!(status.is_ok_and(|status| status.success()), "kill -{signal} {pid}");
+    let status = Command::new("kill")
+        .args([&format!("-{signal}"), &pid.to_string()])
+        .status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "kill -{signal} {pid}"
+    );
 }
 
 /// Returns a port nobody listens on at this moment.
@@ -228,11 +261,16 @@ pub fn free_port() -> u16 {
 pub fn get(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
-        _ => Err(std::io::Error::other(format!("no 200 from port {port}: {answer:?}"))),
+        _ => Err(std::io::Error::other(format!(
+            "no 200 from port {port}: {answer:?}"
+        ))),
     }
 }
