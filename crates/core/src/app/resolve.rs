@@ -465,7 +465,12 @@ impl Draft<'_> {
         let forked = !self
             .text("exec_mode")
             .is_some_and(|mode| mode.starts_with("cluster"));
-        let alone = forked && !self.attributes.contains_key("instances");
+        // PM2 takes a literal 0 in a file for absent here; `-i 0` counts as given.
+        let alone = forked
+            && match self.attributes.get("instances") {
+                None => true,
+                Some(n) => self.ctx.source == Source::File && n.as_i64() == Some(0),
+            };
         let automation = self.flag("automation", true);
         let pmx = if automation {
             given("pmx").or(Some(true.into()))
