@@ -31,6 +31,10 @@ pub struct SavedProcess {
     pub want: SavedWant,
     /// What is, while nothing runs.
     pub idle: SavedIdle,
+    /// Why the status is what it is, for people.
+    pub reason: Option<String>,
+    /// The first launch was announced on the bus.
+    pub announced: bool,
     /// Restarts since the first launch.
     pub restart_time: u32,
     /// Unstable runs since the last stable one.
@@ -63,12 +67,16 @@ pub enum SavedWant {
     Up,
     /// Not to run.
     Down,
+    /// Not to be.
+    Gone,
 }
 
 /// Why nothing runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum SavedIdle {
+    /// To be started at once.
+    Due,
     /// Nobody wants it to; or it runs.
     Stopped,
     /// Given up.

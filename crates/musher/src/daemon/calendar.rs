@@ -14,14 +14,14 @@ const MAX_CACHED: usize = 1024;
 
 /// Evaluates cron expressions with PM2's rules: five fields, or six with
 /// seconds first; day-of-month and day-of-week must both match.
-pub struct LocalCalendar {
+pub(crate) struct LocalCalendar {
     zone: TimeZone,
     parsed: RefCell<HashMap<String, Option<Cron>>>,
 }
 
 impl LocalCalendar {
     /// Returns a calendar of the system's time zone.
-    pub fn new() -> LocalCalendar {
+    pub(crate) fn new() -> LocalCalendar {
         LocalCalendar {
             zone: TimeZone::system(),
             parsed: RefCell::default(),
@@ -33,7 +33,7 @@ impl LocalCalendar {
 ///
 /// # Errors
 /// What croner says is wrong with it.
-pub fn parse(pattern: &str) -> Result<Cron, String> {
+pub(crate) fn parse(pattern: &str) -> Result<Cron, String> {
     let parser = CronParser::builder()
         .seconds(Seconds::Optional)
         .dom_and_dow(true)

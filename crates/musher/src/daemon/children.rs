@@ -27,7 +27,7 @@ const ADOPTED_STATUS_WAIT: Duration = Duration::from_millis(1000);
 const PIPE_BYTES: usize = 1 << 20;
 
 /// A living run.
-pub struct Child {
+pub(crate) struct Child {
     /// Its slot.
     pub pm_id: PmId,
     /// Its pid, fixed for its life.
@@ -41,7 +41,7 @@ pub struct Child {
 }
 
 /// The manager's ends of a run's descriptors.
-pub struct Ends {
+pub(crate) struct Ends {
     /// Read end of its stdout.
     pub out: OwnedFd,
     /// Read end of its stderr.
@@ -51,7 +51,7 @@ pub struct Ends {
 }
 
 /// All living runs.
-pub struct Children {
+pub(crate) struct Children {
     by_run: HashMap<Incarnation, Child>,
     /// Who waits for the exit status of an adopted pid.
     adopted: BTreeMap<u32, oneshot::Sender<ExitStatus>>,
@@ -61,7 +61,7 @@ pub struct Children {
 impl Children {
     /// Returns an empty table. Events go to `events`; it is bounded by a
     /// handful of events per living run.
-    pub fn new(events: UnboundedSender<Event>) -> Children {
+    pub(crate) fn new(events: UnboundedSender<Event>) -> Children {
         Children {
             by_run: HashMap::new(),
             adopted: BTreeMap::new(),
@@ -70,12 +70,12 @@ impl Children {
     }
 
     /// Returns a living run.
-    pub fn get(&self, run: Incarnation) -> Option<&Child> {
+    pub(crate) fn get(&self, run: Incarnation) -> Option<&Child> {
         self.by_run.get(&run)
     }
 
     /// Returns all living runs.
-    pub fn iter(&self) -> impl Iterator<Item = (Incarnation, &Child)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Incarnation, &Child)> {
         self.by_run.iter().map(|(run, child)| (*run, child))
     }
 
@@ -83,7 +83,7 @@ impl Children {
     ///
     /// # Errors
     /// Why not even a fork was possible; the same as a `SpawnFailed` event.
-    pub fn spawn(
+    pub(crate) fn spawn(
         &mut self,
         run: Incarnation,
         pm_id: PmId,
@@ -130,7 +130,7 @@ impl Children {
 
     /// Takes over a run of the previous daemon. Returns false when the process
     /// is gone, or its pid is somebody else's.
-    pub fn adopt(
+    pub(crate) fn adopt(
         &mut self,
         run: Incarnation,
         pm_id: PmId,
@@ -171,7 +171,7 @@ impl Children {
     }
 
     /// Takes in how an orphan ended, from the keeper.
-    pub fn orphan_exited(&mut self, pid: u32, status: ExitStatus) {
+    pub(crate) fn orphan_exited(&mut self, pid: u32, status: ExitStatus) {
         if let Some(tell) = self.adopted.remove(&pid) {
             // Nobody waits any more: the status was taken as unknown.
             let _ = tell.send(status);
@@ -179,7 +179,7 @@ impl Children {
     }
 
     /// Signals the main process of a run.
-    pub fn signal(&self, run: Incarnation, signal: Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, run: Incarnation, signal: Signal) -> io::Result<()> {
         match self.by_run.get(&run) {
             Some(child) => musher_os::kill::signal(child.pidfd.as_ref(), signal),
             None => Ok(()),
@@ -187,7 +187,7 @@ impl Children {
     }
 
     /// Begins or hardens the end of a run; `TreeGone` follows once.
-    pub fn kill(&mut self, run: Incarnation, signal: Option<Signal>, tree: Scope) {
+    pub(crate) fn kill(&mut self, run: Incarnation, signal: Option<Signal>, tree: Scope) {
         let events = self.events.clone();
         let Some(child) = self.by_run.get_mut(&run) else {
             let _ = events.send(Event::TreeGone { run });
@@ -207,7 +207,7 @@ impl Children {
     }
 
     /// Lets go of a run that is over.
-    pub fn forget(&mut self, run: Incarnation) {
+    pub(crate) fn forget(&mut self, run: Incarnation) {
         if let Some(child) = self.by_run.remove(&run) {
             self.adopted.remove(&child.pid);
         }
@@ -215,8 +215,20 @@ impl Children {
 }
 
 impl Child {
+    /// Writes a line to its stdin.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the process does not read, `EPIPE` when it closed stdin.
+    pub(crate) fn write_line(&self, line: &str) -> io::Result<()> {
+        let Some(stdin) = &self.stdin else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let line = format!("{line}\n");
+        // One write: a line within PIPE_BUF is atomic (pipe(7)).
+        rustix::io::write(stdin, line.as_bytes())?;
+        Ok(())
+    }
+
     /// Returns the held write end of its stdin.
-    pub fn stdin(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn stdin(&self) -> Option<BorrowedFd<'_>> {
         self.stdin.as_ref().map(AsFd::as_fd)
     }
 }
@@ -312,6 +324,7 @@ fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {
     let (stdin, stdin_ours) = fd::pipe()?;
     let (out, stdout) = fd::pipe()?;
     let (err, stderr) = fd::pipe()?;
+    fd::set_blocking(&stdin_ours, Blocking::NeverWaits)?;
     for ours in [&out, &err] {
         fd::set_blocking(ours, Blocking::NeverWaits)?;
         // Best effort: the limit for unprivileged users is shared (pipe(7)).

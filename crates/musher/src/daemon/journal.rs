@@ -6,12 +6,12 @@ use jiff::Zoned;
 use std::io::Write;
 
 /// Writes a line as PM2 does: `2026-11-22T19:00:00: PM2 log: …`.
-pub fn line(text: &str) {
+pub(crate) fn line(text: &str) {
     write(&format!("{}: PM2 log: {text}\n", stamp()));
 }
 
 /// Writes a line about something that went wrong.
-pub fn error(text: &str) {
+pub(crate) fn error(text: &str) {
     write(&format!("{}: PM2 error: {text}\n", stamp()));
 }
 

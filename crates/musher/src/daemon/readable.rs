@@ -13,7 +13,7 @@ use tokio::net::unix::pipe::Receiver;
 /// # Errors
 /// Of epoll_ctl(2): no descriptors or memory left, or a kind of file that
 /// cannot be waited for.
-pub async fn readable(fd: OwnedFd) -> io::Result<OwnedFd> {
+pub(crate) async fn readable(fd: OwnedFd) -> io::Result<OwnedFd> {
     let registered = Receiver::from_owned_fd_unchecked(fd)?;
     registered.readable().await?;
     registered.into_nonblocking_fd()

@@ -12,7 +12,7 @@ const SHORTEST_SPAN: Millis = Millis(100);
 
 /// The previous look at each run.
 #[derive(Default)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     previous: HashMap<Incarnation, Look>,
 }
 
@@ -28,7 +28,7 @@ impl Sampler {
     ///
     /// Cpu is the percentage of one core since the previous look at the run,
     /// rounded to one decimal; 0 at the first.
-    pub fn sample(&mut self, children: &Children, now: Mono) -> Vec<Sample> {
+    pub(crate) fn sample(&mut self, children: &Children, now: Mono) -> Vec<Sample> {
         let mut looks = HashMap::with_capacity(self.previous.len());
         let mut samples = Vec::new();
         for (run, child) in children.iter() {

@@ -18,7 +18,7 @@ const LAST_RUN: &str = "last_run";
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// SQLite could not open, read or write it.
     #[error("state database {path}")]
     Database {
@@ -42,7 +42,7 @@ pub enum StoreError {
 
 /// What the previous daemon left.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// Records by process id, ascending.
     pub records: Vec<(u32, String)>,
     /// The highest run id ever used.
@@ -52,7 +52,7 @@ pub struct Loaded {
 }
 
 /// The writer's side of the hand-over.
-pub struct Store {
+pub(crate) struct Store {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -79,7 +79,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Newer`], or a file system that refuses a fresh file too.
-    pub fn open(path: &Path) -> Result<(Store, Loaded), StoreError> {
+    pub(crate) fn open(path: &Path) -> Result<(Store, Loaded), StoreError> {
         let (connection, loaded) = match load(path) {
             Ok(opened) => opened,
             Err(error @ StoreError::Newer { .. }) => return Err(error),
@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// Hands over the newest record of a process.
-    pub fn save(&self, pm_id: u32, record: String, last_run: u64) {
+    pub(crate) fn save(&self, pm_id: u32, record: String, last_run: u64) {
         let mut pending = lock(&self.shared.pending);
         pending.records.insert(pm_id, Some(record));
         pending.last_run = Some(last_run);
@@ -115,13 +115,13 @@ impl Store {
     }
 
     /// Forgets a process.
-    pub fn erase(&self, pm_id: u32) {
+    pub(crate) fn erase(&self, pm_id: u32) {
         lock(&self.shared.pending).records.insert(pm_id, None);
         self.shared.wake.notify_one();
     }
 
     /// Returns how many transactions failed, for the daemon's log.
-    pub fn n_failed(&self) -> u64 {
+    pub(crate) fn n_failed(&self) -> u64 {
         lock(&self.shared.pending).n_failed
     }
 }

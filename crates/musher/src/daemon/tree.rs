@@ -16,7 +16,7 @@ use std::time::Duration;
 const SCAN_RETRY: Duration = Duration::from_millis(50);
 
 /// A tree whose end was begun.
-pub struct Ending {
+pub(crate) struct Ending {
     root: u32,
     start_time: u64,
     scope: Scope,
@@ -26,7 +26,7 @@ pub struct Ending {
 
 /// How much of a tree is signalled and waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// The main process.
     Main,
     /// All of it.
@@ -36,7 +36,7 @@ pub enum Scope {
 impl Ending {
     /// Signals the tree of `root` and returns what is needed to harden its end
     /// and to wait for it.
-    pub fn begin(root: u32, start_time: u64, scope: Scope, signal: Option<Signal>) -> Ending {
+    pub(crate) fn begin(root: u32, start_time: u64, scope: Scope, signal: Option<Signal>) -> Ending {
         let ending = Ending {
             root,
             start_time,
@@ -48,7 +48,7 @@ impl Ending {
     }
 
     /// Signals whatever of the tree is still there.
-    pub fn send(&self, signal: Option<Signal>) {
+    pub(crate) fn send(&self, signal: Option<Signal>) {
         self.signal.set(signal.or(self.signal.get()));
         let Some(signal) = signal else { return };
         // A scan that fails (no descriptors left) is made up for in `gone`.
@@ -59,7 +59,7 @@ impl Ending {
     }
 
     /// Returns a future that ends when nothing of the tree lives.
-    pub fn gone(&self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn gone(&self) -> impl Future<Output = ()> + use<> {
         let (root, start_time, scope) = (self.root, self.start_time, self.scope);
         let signal = Rc::clone(&self.signal);
         async move {
@@ -99,7 +99,7 @@ impl Ending {
 }
 
 /// Waits until the process of a pidfd has ended (pidfd_open(2): it is readable).
-pub async fn wait(pidfd: OwnedFd) {
+pub(crate) async fn wait(pidfd: OwnedFd) {
     let second = pidfd.try_clone();
     if readable(pidfd).await.is_ok() {
         return;
