@@ -275,10 +275,10 @@ fn declared(description: &Map<String, Value>, spec: &AppSpec) -> Map<String, Val
                     .filter(|value| !value.is_null())?;
                 spec.n_instances.into()
             }
-            "args" => match description.get("args")? {
-                Value::Null => return None,
-                _ => spec.args.clone().into(),
-            },
+            "args" => {
+                description.get("args").filter(|value| !value.is_null())?;
+                spec.args.clone().into()
+            }
             _ => description
                 .get(key)
                 .filter(|value| !value.is_null())?
@@ -525,9 +525,9 @@ impl Reader<'_> {
 }
 
 fn exit_codes(value: &Value) -> Option<Vec<i32>> {
-    let items = match value {
-        Value::Array(items) => items.as_slice(),
-        one => std::slice::from_ref(one),
+    let items = match value.as_array() {
+        Some(items) => items.as_slice(),
+        None => std::slice::from_ref(value),
     };
     items
         .iter()
