@@ -166,6 +166,25 @@ pub fn resolve(raw: &Map<String, Value>, ctx: &Context<'_>) -> Result<Resolved, 
     })
 }
 
+/// Returns the name a declared app will have, as far as its text tells;
+/// `append_env_to_name` is not looked at.
+pub fn declared_name(raw: &Map<String, Value>) -> Option<String> {
+    let (attributes, _) = attributes::canonical(raw);
+    let text = |key: &str| attributes.get(key).and_then(Value::as_str);
+    text("name")
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .or_else(|| {
+            let script = text("script")?;
+            let title = if script.contains(char::is_whitespace) {
+                script
+            } else {
+                stem(script)
+            };
+            Some(title.to_owned())
+        })
+}
+
 /// A script found, or what stands in for one that was not.
 struct Script {
     path: String,
