@@ -1,2 +1,4 @@
 //! musher
+mod daemon;
+
 fn main() {}
