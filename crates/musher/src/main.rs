@@ -1,2 +1,3 @@
 //! musher
+mod daemon;
 fn main() {}
