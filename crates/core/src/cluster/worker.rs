@@ -7,17 +7,17 @@ use crate::time::{Millis, Mono};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Connections a worker of a round-robin app may have unanswered.
-pub const WINDOW: usize = 64;
+pub(super) const WINDOW: usize = 64;
 
 /// The same for a worker that accepts by itself: a whole orphaned queue pushed
 /// at it would wait behind its own, measured at 2.5 s against 1 s.
-pub const WINDOW_BESIDE_OWN: usize = 1;
+pub(super) const WINDOW_BESIDE_OWN: usize = 1;
 
 /// Patience before a lost listening socket is sent again.
-pub const RESEND_AFTER: Millis = Millis(100);
+pub(super) const RESEND_AFTER: Millis = Millis(100);
 
 /// How often a lost listening socket is sent before the query is refused.
-pub const RESEND_LIMIT: u32 = 20;
+pub(super) const RESEND_LIMIT: u32 = 20;
 
 /// How far a child is on its way out; only forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
