@@ -477,6 +477,29 @@ fn a_prompt_without_newline_is_shown_after_a_while() {
 }
 
 #[test]
+fn a_begun_line_does_not_spoil_the_line_of_another_process() {
+    let harness = Harness::new();
+    let output = Output {
+        out: harness.file("merged.log"),
+        ..Output::default()
+    };
+    let path = harness.path("merged.log");
+    let mut slow = harness.attach(1, Stream::Out, &output);
+    let mut quick = harness.attach(2, Stream::Out, &output);
+    slow.write_all(b"name? ").unwrap();
+    wait_until("the prompt", || {
+        std::fs::read(&path).is_ok_and(|text| text == b"name? ")
+    });
+    quick.write_all(b"whole\n").unwrap();
+    drop(quick);
+    harness.finish(2);
+    slow.write_all(b"me\n").unwrap();
+    drop(slow);
+    harness.finish(1);
+    assert_eq!(read(&path), "name? \nwhole\nme\n");
+}
+
+#[test]
 fn a_full_device_loses_only_its_own_copy_and_says_so() {
     let harness = Harness::new();
     let output = Output {
@@ -535,6 +558,11 @@ impl Drop for Tmpfs {
 /// that goes away.
 #[test]
 fn writing_goes_on_by_itself_when_the_disk_has_room_again() {
+    check_recovery(Some("[t]".to_owned()), "t: ");
+    check_recovery(None, "");
+}
+
+fn check_recovery(date_format: Option<String>, prefix: &str) {
     let harness = Harness::new();
     let disk = Tmpfs::mount(harness.path("disk"));
     let path = harness.path("disk/out.log");
@@ -543,13 +571,13 @@ fn writing_goes_on_by_itself_when_the_disk_has_room_again() {
     }
     let output = Output {
         out: harness.file("disk/out.log"),
-        date_format: Some("[t]".to_owned()),
+        date_format,
         ..Output::default()
     };
     let mut writer = harness.attach(1, Stream::Out, &output);
     // More than the disk and the pipe hold: this blocks unless losses are taken.
     for number in 0..200_000 {
-        writeln!(writer, "{number}").unwrap();
+        writeln!(writer, "<{number}>").unwrap();
     }
     wait_until("a loss", || harness.pump.lost_bytes() > 0);
     match disk {
@@ -562,16 +590,16 @@ fn writing_goes_on_by_itself_when_the_disk_has_room_again() {
         None => std::fs::remove_dir(&path).unwrap(),
     }
     wait_until("a line after the failure", || {
-        writeln!(writer, "again").unwrap();
+        writeln!(writer, "<again>").unwrap();
         std::thread::sleep(Duration::from_millis(20));
-        std::fs::read(&path).is_ok_and(|text| text.ends_with(b"t: again\n"))
+        std::fs::read(&path).is_ok_and(|text| text.ends_with(b"<again>\n"))
     });
     drop(writer);
     let events = harness.finish(1);
     let text = read(&path);
     for line in text.lines().filter(|line| !line.is_empty()) {
-        let said = line.strip_prefix("t: ").unwrap();
-        assert!(said == "again" || said.parse::<u32>().is_ok(), "{line}");
+        let said = line.strip_prefix(prefix).unwrap();
+        assert!(said.starts_with('<') && said.ends_with('>'), "{line}");
     }
     let n_reported: u64 = events
         .iter()
