@@ -12,5 +12,9 @@
 
 pub mod amp;
 pub mod axon;
+pub mod bus;
+pub mod dump;
 pub mod inspect;
 pub mod pm2_env;
+pub mod rpc;
+pub mod state;

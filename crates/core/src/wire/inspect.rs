@@ -157,7 +157,7 @@ fn group(entries: Vec<String>, items: &[Value], indent: usize) -> Vec<String> {
         return entries;
     }
     let bias = (cell as f64 - total as f64 / entries.len() as f64).sqrt();
-    let biased = (cell as f64 - bias).max(1.0);
+    let biased = (cell as f64 - 3.0 - bias).max(1.0);
     let square = (CHARACTER_RATIO * biased * n_cells as f64).sqrt() / biased;
     let n_columns = ((square + 0.5).floor() as usize)
         .min((BREAK_LENGTH - indent) / cell)
@@ -262,7 +262,7 @@ fn quote(text: &[u16]) -> String {
             }
             Ok(c) => out.push(c),
             // A cut at MAX_UNITS can leave half of a pair.
-            Err(half) => out.push_str(&format!("\\u{:X}", half.unpaired_surrogate())),
+            Err(half) => out.push_str(&format!("\\u{:x}", half.unpaired_surrogate())),
         }
     }
     out.push(mark);
