@@ -1,0 +1,130 @@
+//! Finding the daemon of a home, or starting it: exactly one, however many
+//! commands come first at the same time.
+
+use super::Client;
+use crate::paths::Paths;
+use musher_os::daemonize::{self, Readiness};
+use musher_os::lock::LockFile;
+use musher_os::spawn::SpawnError;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Longest wait for a started daemon.
+const READY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Longest wait for another client that starts one.
+const LOCK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Lines of the daemon's log shown when it does not come up.
+const N_LOG_LINES: usize = 10;
+
+/// Why there is no daemon to talk to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    /// The home or the start lock cannot be used.
+    #[error("could not use the home {home}: {source}")]
+    Home {
+        /// The home.
+        home: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The socket belongs to somebody else.
+    #[error("could not connect to {path}: {source}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The keeper could not be executed.
+    #[error("could not start the daemon: {0}")]
+    Spawn(#[from] SpawnError),
+    /// The keeper did not say that it is ready.
+    #[error("the daemon did not become ready ({why}); the end of {log} says:\n{tail}")]
+    NotReady {
+        /// Ended, or too slow.
+        why: &'static str,
+        /// The daemon's log.
+        log: PathBuf,
+        /// Its last lines.
+        tail: String,
+    },
+    /// Another client holds the start lock for too long.
+    #[error("another command is starting the daemon for more than {} s; see {log}", LOCK_DEADLINE.as_secs())]
+    Busy {
+        /// The daemon's log.
+        log: PathBuf,
+    },
+}
+
+/// Returns a connection to the daemon, after starting one if there is none;
+/// `announce` is called before a start.
+///
+/// # Errors
+/// [`LaunchError`].
+pub(crate) fn ensure_daemon(
+    paths: &Paths,
+    announce: &mut dyn FnMut(),
+) -> Result<Client, LaunchError> {
+    if let Some(client) = connect(paths)? {
+        return Ok(client);
+    }
+    let home = |source| LaunchError::Home {
+        home: paths.home.clone(),
+        source,
+    };
+    paths.create().map_err(home)?;
+    let _lock = lock(paths)?;
+    if let Some(client) = connect(paths)? {
+        return Ok(client);
+    }
+    announce();
+    let executable = std::env::current_exe().map_err(home)?;
+    let argv = [executable.into_os_string(), OsString::from("keeper")];
+    let ready = daemonize::start(&argv, &paths.log_file, &paths.home)?;
+    match daemonize::wait_ready(&ready, READY_DEADLINE).map_err(home)? {
+        Readiness::Ready(_) => (),
+        Readiness::Closed => return Err(not_ready(paths, "it ended")),
+        Readiness::TimedOut => return Err(not_ready(paths, "no word within 10 s")),
+    }
+    connect(paths)?.ok_or_else(|| not_ready(paths, "its socket does not answer"))
+}
+
+fn connect(paths: &Paths) -> Result<Option<Client>, LaunchError> {
+    Client::connect(paths).map_err(|source| LaunchError::Connect {
+        path: paths.rpc_sock.clone(),
+        source,
+    })
+}
+
+/// Takes the start lock. The file is never removed: a removed lock file locks
+/// nobody out.
+fn lock(paths: &Paths) -> Result<LockFile, LaunchError> {
+    LockFile::lock_within(&paths.start_lock, LOCK_DEADLINE)
+        .map_err(|source| LaunchError::Home {
+            home: paths.home.clone(),
+            source,
+        })?
+        .ok_or_else(|| LaunchError::Busy {
+            log: paths.log_file.clone(),
+        })
+}
+
+fn not_ready(paths: &Paths, why: &'static str) -> LaunchError {
+    let tail = match crate::logfile::TailBlock::read(&paths.log_file, N_LOG_LINES) {
+        Ok(Some(block)) => block
+            .lines()
+            .map(|line| format!("  {}\n", String::from_utf8_lossy(line)))
+            .collect(),
+        Ok(None) => "  (there is no log)".to_owned(),
+        Err(error) => format!("  ({error})"),
+    };
+    LaunchError::NotReady {
+        why,
+        log: paths.log_file.clone(),
+        tail: tail.trim_end().to_owned(),
+    }
+}
