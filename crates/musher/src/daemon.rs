@@ -101,7 +101,7 @@ async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
     worker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !hub.is_over {
         let deadline = until_deadline(hub);
-        let changed = hub.bus.changed();
+        let bus = hub.bus.clone();
         // Exits overtake deadlines, deadlines overtake requests.
         let wake = tokio::select! {
             biased;
@@ -114,7 +114,7 @@ async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
             Some(event) = inbox.balance.recv() => Wake::Balance(event),
             Some(incoming) = inbox.calls.recv() => Wake::Call(incoming),
             Some(event) = inbox.logs.recv() => Wake::Log(event),
-            () = changed => Wake::Subscribers,
+            () = bus.changed() => Wake::Subscribers,
             _ = worker.tick() => Wake::Worker,
         };
         hub.on_wake(wake);
@@ -141,7 +141,7 @@ impl Hub {
                 journal::error(&format!("the keeper has no room for {name}"));
             }
             Wake::Signal(signal) => self.on_signal(signal),
-            Wake::Call(Incoming::Call { id, call, reply }) => self.on_call(id, call, reply),
+            Wake::Call(Incoming::Call { id, call, reply }) => self.on_call(id, *call, reply),
             Wake::Call(Incoming::Gone(ids)) => {
                 for id in ids {
                     self.waiting.remove(&id);
@@ -160,7 +160,8 @@ impl Hub {
         }
         let now = musher_os::clock::now();
         self.log(&format!("{signal} received, ending every app"), now);
-        self.bus.publish(payload::PM2_KILL, &payload::kill("by SIGNAL"));
+        self.bus
+            .publish(payload::PM2_KILL, &payload::kill("by SIGNAL"));
         let views = self.supervisor.views(now);
         if !views.is_empty()
             && let Err(error) = crate::dump::write(&self.paths, &views)
@@ -196,7 +197,9 @@ impl Hub {
     fn on_app_message(&mut self, run: musher_core::id::Incarnation, line: &[u8]) {
         // Lone surrogates are valid in JavaScript and not here: such a message
         // reaches nobody, as it is not for supervision either.
-        let Ok(message) = serde_json::from_slice(line) else { return };
+        let Ok(message) = serde_json::from_slice(line) else {
+            return;
+        };
         let said = payload::classify(&message);
         if let Some(message) = said.tell {
             self.handle(Event::Message { run, message });
@@ -205,7 +208,11 @@ impl Hub {
             return;
         };
         let now = musher_os::clock::now();
-        if let Some(view) = self.supervisor.owner(run).and_then(|id| self.supervisor.view(id, now)) {
+        if let Some(view) = self
+            .supervisor
+            .owner(run)
+            .and_then(|id| self.supervisor.view(id, now))
+        {
             let origin = payload::Origin::of(&view);
             let (name, event) = publication.event(&origin, now.wall);
             self.bus.publish(name, &event);
@@ -214,23 +221,38 @@ impl Hub {
 
     fn on_log(&mut self, event: LogEvent) {
         match event {
-            LogEvent::Text { pm_id, stream, text, at_ms, .. } => {
+            LogEvent::Text {
+                pm_id,
+                stream,
+                text,
+                at_ms,
+                ..
+            } => {
                 let now = musher_os::clock::now();
-                let Some(view) = self.supervisor.view(pm_id, now) else { return };
+                let Some(view) = self.supervisor.view(pm_id, now) else {
+                    return;
+                };
                 let origin = payload::Origin::of(&view);
                 let text = String::from_utf8_lossy(&text);
                 let name = match stream {
                     Stream::Out => "log:out",
                     Stream::Err => "log:err",
                 };
-                self.bus.publish(name, &payload::log(&origin, Wall(at_ms), &text));
+                self.bus
+                    .publish(name, &payload::log(&origin, Wall(at_ms), &text));
             }
-            LogEvent::Lost { pm_id, bytes, reason } => {
+            LogEvent::Lost {
+                pm_id,
+                bytes,
+                reason,
+            } => {
                 let reason = match reason {
                     LossReason::Subscriber => "a subscriber did not keep up".to_owned(),
                     LossReason::File(reason) => reason,
                 };
-                journal::error(&format!("{bytes} bytes of output of process {pm_id} lost: {reason}"));
+                journal::error(&format!(
+                    "{bytes} bytes of output of process {pm_id} lost: {reason}"
+                ));
             }
             LogEvent::Drained { run } => self.drained(run),
         }

@@ -398,18 +398,26 @@ impl Primary {
         }
     }
 
-    /// Only the slots below `n_slots` remain: the sockets of the others are
-    /// served by musher until they are empty, then closed. No slots at all is
+    /// Only these slots remain: the sockets of the others are served until they
+    /// have been empty for a while, then closed. Without any it is
     /// [`Primary::release`].
-    pub fn trim(&mut self, app: &AppKey, n_slots: u32, now: Mono, out: &mut Vec<ClusterAction>) {
-        if n_slots == 0 {
+    pub fn keep_slots(
+        &mut self,
+        app: &AppKey,
+        live: &[u32],
+        now: Mono,
+        out: &mut Vec<ClusterAction>,
+    ) {
+        if live.is_empty() {
             return self.release(app, out);
         }
         for id in self.group_ids(app) {
             let group = self.groups.get_mut(&id).expect("it was just listed");
-            group.owed.retain(|slot| *slot < n_slots);
-            for held in group.sockets.range_mut(n_slots..).map(|(_, held)| held) {
-                held.close_at.get_or_insert(now + TRIM_PATIENCE);
+            group.owed.retain(|slot| live.contains(slot));
+            for (slot, held) in &mut group.sockets {
+                if !live.contains(slot) {
+                    held.close_at.get_or_insert(now + TRIM_PATIENCE);
+                }
             }
             self.refresh(id, now, out);
             self.close_if_unused(id, out);

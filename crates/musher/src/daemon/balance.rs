@@ -91,7 +91,7 @@ enum Command {
     Detach(Incarnation),
     Drain(Incarnation),
     Forget(Incarnation),
-    Trim { app: AppKey, n_slots: u32 },
+    KeepSlots { app: AppKey, live: Vec<u32> },
     Release(AppKey),
     RestoreListener { name: String, fd: OwnedFd },
     RestoreWorker { child: Child, keys: Vec<String> },
@@ -160,10 +160,10 @@ impl Balancer {
         self.tell(Command::Forget(run));
     }
 
-    /// Drains and closes the sockets of the slots from `n_slots` on; 0 is
+    /// Drains and closes the sockets of every slot but these; without any it is
     /// [`Balancer::release`].
-    pub(crate) fn trim(&self, app: AppKey, n_slots: u32) {
-        self.tell(Command::Trim { app, n_slots });
+    pub(crate) fn keep_slots(&self, app: AppKey, live: Vec<u32>) {
+        self.tell(Command::KeepSlots { app, live });
     }
 
     /// Closes the sockets of a stopped or deleted app.

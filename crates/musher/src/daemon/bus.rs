@@ -41,6 +41,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bus {
     readers: Arc<Mutex<Vec<Arc<Reader>>>>,
+    /// Rings when a reader came or left.
+    changed: Arc<Notify>,
 }
 
 /// One connected reader, as the publisher sees it.
@@ -62,6 +64,12 @@ impl Bus {
     /// Returns how many readers there are; without any, events need not be made.
     pub(crate) fn n_subscribers(&self) -> usize {
         lock(&self.readers).len()
+    }
+
+    /// Waits until a reader comes or leaves; one that did since the last wait
+    /// counts.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Sends an event to every reader that keeps up. Never waits.
@@ -148,6 +156,7 @@ impl Subscription {
     fn new(bus: &Bus) -> Subscription {
         let reader = Arc::new(Reader::default());
         lock(&bus.readers).push(reader.clone());
+        bus.changed.notify_one();
         Subscription {
             bus: bus.clone(),
             reader,
@@ -181,6 +190,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         lock(&self.bus.readers).retain(|reader| !Arc::ptr_eq(reader, &self.reader));
+        self.bus.changed.notify_one();
     }
 }
 

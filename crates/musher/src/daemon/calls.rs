@@ -41,7 +41,9 @@ impl Hub {
             Call::ReloadLogs => self.reload_logs(reply),
             Call::Watch { .. } => reply.send(&value_body(json!({ "success": true }))),
             Call::KillMe { pid } => self.kill_me(pid, now),
-            Call::Profile { kind, .. } => reply.send(&value_body(json!({ "error": unprofiled(kind) }))),
+            Call::Profile { kind, .. } => {
+                reply.send(&value_body(json!({ "error": unprofiled(kind) })))
+            }
             Call::SignalName { .. }
             | Call::SendData { .. }
             | Call::MsgProcess { .. }
@@ -68,8 +70,10 @@ impl Hub {
     fn on_message_call(&mut self, call: Call, now: Now) -> Result<Option<Value>, CallError> {
         match call {
             Call::SignalName { name, signal } => {
-                let views: Vec<ProcessView> =
-                    self.named(&name, now).filter(|view| view.pid.is_some()).collect();
+                let views: Vec<ProcessView> = self
+                    .named(&name, now)
+                    .filter(|view| view.pid.is_some())
+                    .collect();
                 if views.is_empty() {
                     return Err(CallError::UnknownName);
                 }
@@ -85,11 +89,23 @@ impl Hub {
                 self.tell(&view, &packet);
                 Ok(Some(json!({ "success": true, "data": packet })))
             }
-            Call::MsgProcess { to: Addressee::Id(id), action, message } => {
+            Call::MsgProcess {
+                to: Addressee::Id(id),
+                action,
+                message,
+            } => {
                 let unknown = || CallError::UnknownId(id.to_string());
                 let view = self.supervisor.view(id, now).ok_or_else(unknown)?;
-                if !view.axm.actions.iter().any(|known| known["action_name"] == *action) {
-                    return Err(CallError::UnknownAction { action, name: view.spec.name.clone() });
+                if !view
+                    .axm
+                    .actions
+                    .iter()
+                    .any(|known| known["action_name"] == *action)
+                {
+                    return Err(CallError::UnknownAction {
+                        action,
+                        name: view.spec.name.clone(),
+                    });
                 }
                 if view.run.is_none() {
                     return Err(CallError::Offline(id));
@@ -97,15 +113,24 @@ impl Hub {
                 self.tell(&view, &message);
                 Ok(Some(json!({ "process_count": 1, "success": true })))
             }
-            Call::MsgProcess { to: Addressee::Name(name), action, message } => {
+            Call::MsgProcess {
+                to: Addressee::Name(name),
+                action,
+                message,
+            } => {
                 let knows = |view: &ProcessView| {
-                    view.axm.actions.iter().any(|known| known["action_name"] == *action)
+                    view.axm
+                        .actions
+                        .iter()
+                        .any(|known| known["action_name"] == *action)
                 };
                 let views: Vec<ProcessView> = self.named(&name, now).filter(knows).collect();
                 for view in &views {
                     self.tell(view, &message);
                 }
-                Ok(Some(json!({ "process_count": views.len(), "success": true })))
+                Ok(Some(
+                    json!({ "process_count": views.len(), "success": true }),
+                ))
             }
             Call::SendLine { id, line } => {
                 let view = self.receiver(id, now)?;
@@ -113,12 +138,21 @@ impl Hub {
                     return Err(CallError::LineToCluster);
                 }
                 if let Some(child) = view.run.and_then(|run| self.children.get(run)) {
-                    child.write_line(&line).map_err(|_| CallError::OfflineReceiver(id))?;
+                    child
+                        .write_line(&line)
+                        .map_err(|_| CallError::OfflineReceiver(id))?;
                 }
                 Ok(Some(json!({ "pm_id": id.0, "line": line })))
             }
-            Call::Notify { id, action, manually } => {
-                let view = self.supervisor.view(id, now).ok_or(CallError::NotifyUnknownId)?;
+            Call::Notify {
+                id,
+                action,
+                manually,
+            } => {
+                let view = self
+                    .supervisor
+                    .view(id, now)
+                    .ok_or(CallError::NotifyUnknownId)?;
                 let event = payload::process_event(&action, manually, &view, now.wall);
                 self.bus.publish("process:event", &event);
                 Ok(None)
@@ -155,7 +189,9 @@ impl Hub {
                 || view.spec.name == name
                 || view.spec.namespace == name
                 || view.spec.script == name
-                || script.file_name().is_some_and(|base| base.to_str() == Some(&name))
+                || script
+                    .file_name()
+                    .is_some_and(|base| base.to_str() == Some(&name))
         })
     }
 
@@ -172,7 +208,8 @@ impl Hub {
 
     fn kill_me(&mut self, pid: Option<u32>, now: Now) {
         self.log("pm2 has been killed by user", now);
-        self.bus.publish(payload::PM2_KILL, &payload::kill("via CLI"));
+        self.bus
+            .publish(payload::PM2_KILL, &payload::kill("via CLI"));
         self.killed_by = pid;
         self.handle(Event::Shutdown);
     }

@@ -220,7 +220,9 @@ impl Child {
     /// # Errors
     /// `EAGAIN` when the process does not read, `EPIPE` when it closed stdin.
     pub(crate) fn write_line(&self, line: &str) -> io::Result<()> {
-        let Some(stdin) = &self.stdin else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let Some(stdin) = &self.stdin else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
         let line = format!("{line}\n");
         // One write: a line within PIPE_BUF is atomic (pipe(7)).
         rustix::io::write(stdin, line.as_bytes())?;

@@ -23,7 +23,7 @@ use musher_core::time::Now;
 use musher_core::wire::bus as payload;
 use musher_core::wire::rpc::Answer;
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,8 +65,17 @@ pub(crate) struct Parts {
 
 impl Hub {
     pub(crate) fn new(parts: Parts) -> Hub {
-        let Parts { supervisor, children, pump, balancer, bus, store, keeper, paths, boot_id } =
-            parts;
+        let Parts {
+            supervisor,
+            children,
+            pump,
+            balancer,
+            bus,
+            store,
+            keeper,
+            paths,
+            boot_id,
+        } = parts;
         Hub {
             supervisor,
             children,
@@ -127,7 +136,11 @@ impl Hub {
             Action::Detach { run } => self.balancer.detach(run),
             Action::Forget { run } => self.forget(run),
             Action::Slots { app, live } => self.balancer.keep_slots(app, live),
-            Action::Emit { event, manually, process } => {
+            Action::Emit {
+                event,
+                manually,
+                process,
+            } => {
                 if self.bus.n_subscribers() > 0 {
                     let word = event.pm2_name();
                     let event = payload::process_event(word, manually, &process, now.wall);
@@ -148,29 +161,17 @@ impl Hub {
             Err(event) => return self.queue.push_back(event),
         };
         self.park_run(run, &ends);
-        write_pid_file(&plan.pid_path, self.children.get(run).map(|child| child.pid));
+        write_pid_file(
+            &plan.pid_path,
+            self.children.get(run).map(|child| child.pid),
+        );
         self.connect(run, pm_id, plan, ends);
     }
 
     /// Gives the manager's ends of a run to the threads that serve them.
-    pub(crate) fn connect(
-        &mut self,
-        run: Incarnation,
-        pm_id: PmId,
-        plan: &SpawnPlan,
-        ends: Ends,
-    ) {
+    fn connect(&mut self, run: Incarnation, pm_id: PmId, plan: &SpawnPlan, ends: Ends) {
         let Ends { out, err, channel } = ends;
-        for (stream, fd) in [(Stream::Out, out), (Stream::Err, err)] {
-            self.pump.attach(Source {
-                run,
-                pm_id,
-                name: Arc::from(plan.app.name.as_str()),
-                stream,
-                fd,
-                output: plan.output.clone(),
-            });
-        }
+        self.attach_output(run, pm_id, plan, out, err);
         self.balancer.add(balance::Child {
             run,
             app: plan.app.clone(),
@@ -181,9 +182,32 @@ impl Hub {
         });
     }
 
+    /// Gives the output pipes of a run to the log thread.
+    pub(crate) fn attach_output(
+        &self,
+        run: Incarnation,
+        pm_id: PmId,
+        plan: &SpawnPlan,
+        out: OwnedFd,
+        err: OwnedFd,
+    ) {
+        for (stream, fd) in [(Stream::Out, out), (Stream::Err, err)] {
+            self.pump.attach(Source {
+                run,
+                pm_id,
+                name: Arc::from(plan.app.name.as_str()),
+                stream,
+                fd,
+                output: plan.output.clone(),
+            });
+        }
+    }
+
     /// Parks what the app would miss if this daemon died.
     fn park_run(&self, run: Incarnation, ends: &Ends) {
-        let (Some(keeper), Some(child)) = (&self.keeper, self.children.get(run)) else { return };
+        let (Some(keeper), Some(child)) = (&self.keeper, self.children.get(run)) else {
+            return;
+        };
         let mut fds = vec![
             ("out", ends.out.as_fd()),
             ("err", ends.err.as_fd()),
@@ -220,18 +244,24 @@ impl Hub {
     pub(crate) fn log(&self, line: &str, now: Now) {
         journal::line(line);
         if self.bus.n_subscribers() > 0 {
-            self.bus.publish("log:PM2", &payload::log_pm2(now.wall, line));
+            self.bus
+                .publish("log:PM2", &payload::log_pm2(now.wall, line));
         }
     }
 
     fn persist(&self, pm_id: PmId, now: Now) {
-        let Some(process) = self.supervisor.process(pm_id) else { return };
+        let Some(process) = self.supervisor.process(pm_id) else {
+            return;
+        };
         let saved = persist::save(process, &self.children, &self.boot_id, now);
-        self.store.save(pm_id.0, saved.encode(), self.supervisor.last_run().0);
+        self.store
+            .save(pm_id.0, saved.encode(), self.supervisor.last_run().0);
     }
 
     fn reply(&mut self, id: RequestId, outcome: &Result<Reply, RequestError>, now: Now) {
-        let Some((answer, reply)) = self.waiting.remove(&id) else { return };
+        let Some((answer, reply)) = self.waiting.remove(&id) else {
+            return;
+        };
         let all = match answer {
             Answer::All => self.supervisor.views(now),
             Answer::Prepared
@@ -253,7 +283,10 @@ fn write_pid_file(path: &str, pid: Option<u32>) {
         let _ = std::fs::create_dir_all(dir);
     }
     if let Err(error) = std::fs::write(path, pid.to_string()) {
-        journal::error(&format!("could not write pid file {}: {error}", path.display()));
+        journal::error(&format!(
+            "could not write pid file {}: {error}",
+            path.display()
+        ));
     }
 }
 

@@ -30,7 +30,10 @@ pub(crate) fn save(p: &Process, children: &Children, boot_id: &str, now: Now) ->
     let mut runs = Vec::new();
     let places = [
         (p.serving.as_ref(), SavedRole::Current),
-        (p.second.as_ref().map(Second::run), second_role(p.second.as_ref())),
+        (
+            p.second.as_ref().map(Second::run),
+            second_role(p.second.as_ref()),
+        ),
     ];
     for (run, role) in places {
         if let Some(run) = run {
@@ -89,7 +92,10 @@ fn save_rest(p: &Process, now: Now) -> SavedIdle {
         Rest::Errored => SavedIdle::Errored { reason },
         Rest::Waiting { until } => {
             let wait = i64::try_from(until.since(now.mono).get()).unwrap_or(i64::MAX);
-            SavedIdle::Waiting { due: now.wall.0.saturating_add(wait), reason }
+            SavedIdle::Waiting {
+                due: now.wall.0.saturating_add(wait),
+                reason,
+            }
         }
     }
 }
@@ -131,7 +137,12 @@ pub(crate) fn load(
         texts.join("; ")
     })?;
     let spec = Arc::new(spec);
-    let mut p = Process::new(PmId(saved.pm_id), Arc::clone(&spec), saved.instance, saved.increment);
+    let mut p = Process::new(
+        PmId(saved.pm_id),
+        Arc::clone(&spec),
+        saved.instance,
+        saved.increment,
+    );
     p.want = match saved.want {
         SavedWant::Up => Want::Up,
         SavedWant::Down => Want::Down,
@@ -162,9 +173,9 @@ fn load_rest(idle: &SavedIdle, now: Now) -> Rest {
         SavedIdle::Due => Rest::Due,
         SavedIdle::Stopped => Rest::Stopped,
         SavedIdle::Errored { .. } => Rest::Errored,
-        SavedIdle::Waiting { due, .. } => {
-            Rest::Waiting { until: now.mono + Wall(*due).since(now.wall) }
-        }
+        SavedIdle::Waiting { due, .. } => Rest::Waiting {
+            until: now.mono + Wall(*due).since(now.wall),
+        },
     }
 }
 
@@ -185,7 +196,11 @@ fn load_history(saved: &SavedProcess, now: Now) -> History {
 }
 
 fn place(p: &mut Process, saved: &SavedRun, spec: &Arc<AppSpec>, now: Now) {
-    let mut run = Run::new(Incarnation(saved.incarnation), Arc::clone(spec), Mono(saved.started));
+    let mut run = Run::new(
+        Incarnation(saved.incarnation),
+        Arc::clone(spec),
+        Mono(saved.started),
+    );
     run.pid = Some(saved.pid);
     run.said = Said {
         online: saved.phase == SavedPhase::Online,
@@ -196,7 +211,10 @@ fn place(p: &mut Process, saved: &SavedRun, spec: &Arc<AppSpec>, now: Now) {
     match saved.role {
         SavedRole::Current => p.serving = Some(run),
         SavedRole::Successor => {
-            p.second = Some(Second::Successor { run, prove_by: now.mono + DEFAULT_PROOF });
+            p.second = Some(Second::Successor {
+                run,
+                prove_by: now.mono + DEFAULT_PROOF,
+            });
         }
         SavedRole::Predecessor => p.second = Some(Second::Leaving(run)),
     }
@@ -207,13 +225,17 @@ fn load_phase(phase: SavedPhase, spec: &AppSpec, started: Mono, now: Now) -> Pha
         SavedPhase::Online => Phase::Online { since: started },
         SavedPhase::Launching => match (spec.ready.wait_ready, spec.mode) {
             (false, ExecMode::Fork) => Phase::Online { since: started },
-            (true, _) => Phase::Launching { ready_by: now.mono + spec.ready.listen_timeout },
-            (false, ExecMode::Cluster) => {
-                Phase::Launching { ready_by: now.mono + WORKER_ONLINE_BOUND }
-            }
+            (true, _) => Phase::Launching {
+                ready_by: now.mono + spec.ready.listen_timeout,
+            },
+            (false, ExecMode::Cluster) => Phase::Launching {
+                ready_by: now.mono + WORKER_ONLINE_BOUND,
+            },
         },
         SavedPhase::Stopping => Phase::Stopping(Stopping {
-            rung: Rung::Asked { kill_at: now.mono + spec.stop.kill_timeout },
+            rung: Rung::Asked {
+                kill_at: now.mono + spec.stop.kill_timeout,
+            },
             exited: None,
             tree_gone: false,
         }),

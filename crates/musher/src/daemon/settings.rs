@@ -14,8 +14,7 @@ pub(crate) const MAX_PROCESSES: u32 = 4096;
 pub(crate) const SIGUSR2: Signal = Signal(12);
 
 /// Signals the daemon answers; SIGHUP is taken and ignored.
-pub(crate) const SIGNALS: [Signal; 5] =
-    [Signal::TERM, Signal::INT, Signal(3), SIGUSR2, Signal(1)];
+pub(crate) const SIGNALS: [Signal; 5] = [Signal::TERM, Signal::INT, Signal(3), SIGUSR2, Signal(1)];
 
 /// Returns how often memory is looked at: `PM2_WORKER_INTERVAL`, ms.
 pub(crate) fn worker_interval() -> Duration {
@@ -24,14 +23,19 @@ pub(crate) fn worker_interval() -> Duration {
 
 /// Returns the supervisor's bounds and the defaults of app attributes.
 pub(crate) fn supervisor() -> Settings {
-    Settings { max_processes: MAX_PROCESSES, defaults: defaults() }
+    Settings {
+        max_processes: MAX_PROCESSES,
+        defaults: defaults(),
+    }
 }
 
 /// Returns what a description leaves to the daemon, with a fresh unique id.
 pub(crate) fn defaults() -> Defaults {
     let kill_signal = std::env::var("PM2_KILL_SIGNAL").ok();
     Defaults {
-        kill_signal: kill_signal.and_then(|name| Signal::parse(&name)).unwrap_or(Signal::INT),
+        kill_signal: kill_signal
+            .and_then(|name| Signal::parse(&name))
+            .unwrap_or(Signal::INT),
         kill_timeout: Millis(number("PM2_KILL_TIMEOUT").unwrap_or(1600)),
         listen_timeout: Millis(number("PM2_GRACEFUL_LISTEN_TIMEOUT").unwrap_or(3000)),
         kill_with_message: std::env::var("PM2_KILL_USE_MESSAGE").is_ok_and(|set| !set.is_empty()),

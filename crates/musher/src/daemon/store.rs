@@ -47,6 +47,8 @@ pub(crate) struct Loaded {
     pub records: Vec<(u32, String)>,
     /// The highest run id ever used.
     pub last_run: u64,
+    /// TLS ticket keys by name.
+    pub(crate) tickets: Vec<(String, String)>,
     /// Where a damaged database was put aside, if there was one.
     pub set_aside: Option<PathBuf>,
 }
@@ -65,11 +67,19 @@ struct Shared {
 
 #[derive(Default)]
 struct Pending {
-    /// Newest record per process; `None` erases.
-    records: BTreeMap<u32, Option<String>>,
-    last_run: Option<u64>,
+    batch: Batch,
     closing: bool,
     n_failed: u64,
+}
+
+/// What is written in one transaction.
+#[derive(Default)]
+struct Batch {
+    /// Newest record per process; `None` erases.
+    records: BTreeMap<u32, Option<String>>,
+    /// Newest TLS ticket keys per name.
+    tickets: BTreeMap<String, String>,
+    last_run: Option<u64>,
 }
 
 impl Store {
@@ -109,14 +119,20 @@ impl Store {
     /// Hands over the newest record of a process.
     pub(crate) fn save(&self, pm_id: u32, record: String, last_run: u64) {
         let mut pending = lock(&self.shared.pending);
-        pending.records.insert(pm_id, Some(record));
-        pending.last_run = Some(last_run);
+        pending.batch.records.insert(pm_id, Some(record));
+        pending.batch.last_run = Some(last_run);
         self.shared.wake.notify_one();
     }
 
     /// Forgets a process.
     pub(crate) fn erase(&self, pm_id: u32) {
-        lock(&self.shared.pending).records.insert(pm_id, None);
+        lock(&self.shared.pending).batch.records.insert(pm_id, None);
+        self.shared.wake.notify_one();
+    }
+
+    /// Hands over TLS ticket keys, which all workers of an app share.
+    pub(crate) fn save_ticket(&self, name: String, data: String) {
+        lock(&self.shared.pending).batch.tickets.insert(name, data);
         self.shared.wake.notify_one();
     }
 
@@ -171,6 +187,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
         connection.execute_batch(
             "BEGIN;
              CREATE TABLE IF NOT EXISTS process (pm_id INTEGER PRIMARY KEY, record TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS ticket (name TEXT PRIMARY KEY, data TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
              COMMIT;",
         )?;
@@ -192,28 +209,31 @@ fn read(connection: &Connection) -> rusqlite::Result<Loaded> {
     let last_run = last_run
         .and_then(|value| u64::try_from(value).ok())
         .unwrap_or(0);
+    let mut statement = connection.prepare("SELECT name, data FROM ticket")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let tickets = rows.collect::<rusqlite::Result<_>>()?;
     Ok(Loaded {
         records,
         last_run,
+        tickets,
         set_aside: None,
     })
 }
 
 fn write_until_closed(connection: &Connection, shared: &Shared) {
     loop {
-        let (batch, last_run, closing) = {
+        let (batch, closing) = {
             let mut pending = lock(&shared.pending);
-            while pending.records.is_empty() && !pending.closing {
+            while pending.batch.is_empty() && !pending.closing {
                 pending = shared
                     .wake
                     .wait(pending)
                     .unwrap_or_else(PoisonError::into_inner);
             }
-            let batch = std::mem::take(&mut pending.records);
-            (batch, pending.last_run.take(), pending.closing)
+            (std::mem::take(&mut pending.batch), pending.closing)
         };
-        if !batch.is_empty() && write(connection, &batch, last_run).is_err() {
-            put_back(shared, batch, last_run);
+        if !batch.is_empty() && write(connection, &batch).is_err() {
+            put_back(shared, batch);
         }
         if closing {
             return;
@@ -221,15 +241,12 @@ fn write_until_closed(connection: &Connection, shared: &Shared) {
     }
 }
 
-/// Keeps what could not be written (full disk) for the next change, unless a
+/// Keeps what could not be written (full disk) for the next try, unless a
 /// newer record came meanwhile.
-fn put_back(shared: &Shared, batch: BTreeMap<u32, Option<String>>, last_run: Option<u64>) {
+fn put_back(shared: &Shared, batch: Batch) {
     let mut pending = lock(&shared.pending);
     pending.n_failed += 1;
-    pending.last_run = pending.last_run.or(last_run);
-    for (pm_id, record) in batch {
-        pending.records.entry(pm_id).or_insert(record);
-    }
+    pending.batch.put_under(batch);
     if pending.closing {
         return;
     }
@@ -238,13 +255,9 @@ fn put_back(shared: &Shared, batch: BTreeMap<u32, Option<String>>, last_run: Opt
     drop(shared.wake.wait_timeout(pending, retry));
 }
 
-fn write(
-    connection: &Connection,
-    batch: &BTreeMap<u32, Option<String>>,
-    last_run: Option<u64>,
-) -> rusqlite::Result<()> {
+fn write(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
-    for (pm_id, record) in batch {
+    for (pm_id, record) in &batch.records {
         match record {
             Some(record) => transaction
                 .prepare_cached("INSERT OR REPLACE INTO process (pm_id, record) VALUES (?1, ?2)")?
@@ -254,7 +267,12 @@ fn write(
                 .execute([pm_id])?,
         };
     }
-    if let Some(last_run) = last_run {
+    for (name, data) in &batch.tickets {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO ticket (name, data) VALUES (?1, ?2)")?
+            .execute([name, data])?;
+    }
+    if let Some(last_run) = batch.last_run {
         transaction
             .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
             .execute(params![
@@ -263,6 +281,23 @@ fn write(
             ])?;
     }
     transaction.commit()
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.tickets.is_empty()
+    }
+
+    /// Adds what an older batch has and this one has not.
+    fn put_under(&mut self, older: Batch) {
+        for (pm_id, record) in older.records {
+            self.records.entry(pm_id).or_insert(record);
+        }
+        for (name, data) in older.tickets {
+            self.tickets.entry(name).or_insert(data);
+        }
+        self.last_run = self.last_run.or(older.last_run);
+    }
 }
 
 #[cfg(test)]

@@ -99,9 +99,19 @@ pub(crate) fn set_up(
     let keeper_inbox = listen_to_keeper(keeper.as_ref());
     let children = Children::new(child_events);
     let boot_id = musher_os::reap::boot_id();
-    let mut past = Past { children, parked, boot_id, ended: Vec::new() };
+    let mut past = Past {
+        children,
+        parked,
+        boot_id,
+        ended: Vec::new(),
+    };
     let supervisor = past.supervisor(&loaded);
-    let Past { children, parked, boot_id, ended } = past;
+    let Past {
+        children,
+        parked,
+        boot_id,
+        ended,
+    } = past;
     let parts = Parts {
         supervisor,
         children,
@@ -119,7 +129,10 @@ pub(crate) fn set_up(
         hub.children.orphan_exited(pid, status);
     }
     for run in ended {
-        hub.handle(Event::Exited { run, status: ExitStatus::Unknown });
+        hub.handle(Event::Exited {
+            run,
+            status: ExitStatus::Unknown,
+        });
         hub.handle(Event::TreeGone { run });
     }
     let inbox = Inbox {
@@ -134,10 +147,14 @@ pub(crate) fn set_up(
 }
 
 fn call_keeper(number: Option<i32>) -> anyhow::Result<(Option<KeeperClient>, Restored)> {
-    let Some(number) = number else { return Ok((None, Restored::default())) };
+    let Some(number) = number else {
+        return Ok((None, Restored::default()));
+    };
     let socket = musher_os::fd::take_inherited(number).context("no socket to the keeper")?;
     let mut keeper = KeeperClient::from_fd(socket).context("no socket to the keeper")?;
-    let restored = keeper.take_back().context("the keeper does not give back what it holds")?;
+    let restored = keeper
+        .take_back()
+        .context("the keeper does not give back what it holds")?;
     Ok((Some(keeper), restored))
 }
 
@@ -154,13 +171,17 @@ fn door(
         None => {
             let fd = musher_os::control::bind_control(path)?;
             if let Some(keeper) = keeper {
-                keeper.park(name, fd.as_fd()).with_context(|| format!("could not park {name}"))?;
+                keeper
+                    .park(name, fd.as_fd())
+                    .with_context(|| format!("could not park {name}"))?;
             }
             fd
         }
     };
     let listener = UnixListener::from(fd);
-    listener.set_nonblocking(true).context("a control socket cannot be used")?;
+    listener
+        .set_nonblocking(true)
+        .context("a control socket cannot be used")?;
     Ok(listener)
 }
 
@@ -178,7 +199,9 @@ fn listen_to_keeper(keeper: Option<&KeeperClient>) -> mpsc::Receiver<KeeperMessa
                         }
                     }
                     Ok(None) => {
-                        let Ok(socket) = reader.as_fd().try_clone_to_owned() else { return };
+                        let Ok(socket) = reader.as_fd().try_clone_to_owned() else {
+                            return;
+                        };
                         if readable(socket).await.is_err() {
                             return;
                         }
@@ -209,7 +232,9 @@ fn listen_to_signals(signals: SignalReader) -> mpsc::Receiver<Signal> {
                     }
                 }
                 Ok(None) => {
-                    let Ok(fd) = signals.as_fd().try_clone_to_owned() else { return };
+                    let Ok(fd) = signals.as_fd().try_clone_to_owned() else {
+                        return;
+                    };
                     if readable(fd).await.is_err() {
                         return;
                     }
@@ -252,16 +277,18 @@ impl Past {
         defaults: &description::Defaults,
         now: Now,
     ) -> Option<Process> {
-        let loaded = SavedProcess::decode(record).map_err(|error| error.to_string()).and_then(
-            |saved| {
+        let loaded = SavedProcess::decode(record)
+            .map_err(|error| error.to_string())
+            .and_then(|saved| {
                 let mut is_alive = |run: &SavedRun| self.adopt(pm_id, run);
                 persist::load(&saved, defaults, now, &mut is_alive)
-            },
-        );
+            });
         match loaded {
             Ok(process) => Some(process),
             Err(reason) => {
-                journal::error(&format!("the record of process {pm_id} cannot be used: {reason}"));
+                journal::error(&format!(
+                    "the record of process {pm_id} cannot be used: {reason}"
+                ));
                 None
             }
         }
@@ -275,7 +302,9 @@ impl Past {
         let pm_id = musher_core::id::PmId(pm_id);
         let is_same_boot = saved.boot_id == self.boot_id;
         if !is_same_boot
-            || !self.children.adopt(run, pm_id, saved.pid, saved.start_time, stdin)
+            || !self
+                .children
+                .adopt(run, pm_id, saved.pid, saved.start_time, stdin)
         {
             self.ended.push(run);
         }
@@ -285,20 +314,30 @@ impl Past {
     /// Ends runs that were forked but not stored when the daemon died: their
     /// slot is started again, so they would be second copies.
     fn end_strangers(&mut self, processes: &[Process]) {
-        let known: Vec<Incarnation> =
-            processes.iter().flat_map(Process::runs).map(|run| run.id).collect();
+        let known: Vec<Incarnation> = processes
+            .iter()
+            .flat_map(Process::runs)
+            .map(|run| run.id)
+            .collect();
         for name in self.parked.keys() {
-            let Some((run, pid)) = run_of(name) else { continue };
+            let Some((run, pid)) = run_of(name) else {
+                continue;
+            };
             if known.contains(&run) || !name.ends_with("/ipc") {
                 continue;
             }
-            let Some(start_time) = musher_os::reap::start_time(pid) else { continue };
-            journal::line(&format!("ending process {pid}: it was started but not yet booked"));
+            let Some(start_time) = musher_os::reap::start_time(pid) else {
+                continue;
+            };
+            journal::line(&format!(
+                "ending process {pid}: it was started but not yet booked"
+            ));
             if let Ok(tree) = musher_os::kill::Tree::snapshot(pid, start_time) {
                 tree.signal_all(Signal::KILL);
             }
         }
-        self.parked.retain(|name, _| run_of(name).is_none_or(|(run, _)| known.contains(&run)));
+        self.parked
+            .retain(|name, _| run_of(name).is_none_or(|(run, _)| known.contains(&run)));
     }
 }
 
@@ -411,7 +450,11 @@ impl Doors {
             // A keeper that is gone need not be told to go.
             let _ = keeper.quit();
         }
-        for path in [&hub.paths.rpc_sock, &hub.paths.pub_sock, &hub.paths.pid_file] {
+        for path in [
+            &hub.paths.rpc_sock,
+            &hub.paths.pub_sock,
+            &hub.paths.pid_file,
+        ] {
             // Somebody else may have removed it: then it is as wanted.
             let _ = std::fs::remove_file(path);
         }

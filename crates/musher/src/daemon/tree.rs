@@ -36,7 +36,12 @@ pub(crate) enum Scope {
 impl Ending {
     /// Signals the tree of `root` and returns what is needed to harden its end
     /// and to wait for it.
-    pub(crate) fn begin(root: u32, start_time: u64, scope: Scope, signal: Option<Signal>) -> Ending {
+    pub(crate) fn begin(
+        root: u32,
+        start_time: u64,
+        scope: Scope,
+        signal: Option<Signal>,
+    ) -> Ending {
         let ending = Ending {
             root,
             start_time,

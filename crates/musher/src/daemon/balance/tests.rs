@@ -375,7 +375,7 @@ fn a_trimmed_slot_is_closed_and_the_others_serve() {
     }
     house.balancer().drain(runs[1]);
     house.wait_exit(runs[1]);
-    house.balancer().trim(house.app(), 1);
+    house.balancer().keep_slots(house.app(), vec![0]);
     house.until("the second socket is closed", |house| {
         house.n_unparked() == 1
     });

@@ -190,8 +190,8 @@ impl Thread {
             Command::Detach(run) => self.decide(|primary, out| primary.detach(run, now, out)),
             Command::Drain(run) => self.decide(|primary, out| primary.drain(run, now, out)),
             Command::Forget(run) => self.forget(run),
-            Command::Trim { app, n_slots } => {
-                self.decide(|primary, out| primary.trim(&app, n_slots, now, out));
+            Command::KeepSlots { app, live } => {
+                self.decide(|primary, out| primary.keep_slots(&app, &live, now, out));
             }
             Command::Release(app) => self.decide(|primary, out| primary.release(&app, out)),
             Command::RestoreListener { name, fd } => self.restore_listener(name, fd),
