@@ -23,28 +23,27 @@
 //!   SIGHUP is ignored. A keeper that itself should end is told by the daemon.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use musher_core::exit::{ExitStatus, Signal};
-use musher_os::fd::{self, Blocking, Interest};
+use musher_os::fd::{self, Interest};
 use musher_os::lock::LockFile;
 use musher_os::signals::{self, SignalReader};
-use musher_os::spawn::{self, ExecOutcome, SpawnError, Stdio};
 use musher_os::{kill, reap};
 
 pub(crate) mod args;
 #[allow(dead_code, reason = "the daemon role is its only user")]
 pub(crate) mod client;
 pub(crate) mod protocol;
+mod running;
 mod table;
 
-pub(crate) use args::{Adopted, KeeperArgs};
-use protocol::{MAX_MESSAGE, ToDaemon, ToKeeper, VERSION};
+pub(crate) use args::KeeperArgs;
+use protocol::{MAX_MESSAGE, ToKeeper};
+use running::Running;
 use table::{Exits, MAX_EXITS, MAX_PARKED, ParkedFds};
 
 /// Written to the ready pipe when the daemon serves.
@@ -99,6 +98,8 @@ struct Keeper {
     pending_signal: Option<Signal>,
     ever_ready: bool,
     n_tries: u32,
+    /// More orphans may be waiting, of which no signal will tell again.
+    is_reaping: bool,
     _lock: LockFile,
 }
 
@@ -109,30 +110,6 @@ enum Daemon {
     Absent { start_at: Instant },
     /// One runs.
     Running(Running),
-}
-
-struct Running {
-    pid: u32,
-    pidfd: OwnedFd,
-    /// Closed on the daemon's side, or broken: `None`.
-    socket: Option<OwnedFd>,
-    exec_pipe: Option<OwnedFd>,
-    started: Instant,
-    outbound: Outbound,
-    is_ready: bool,
-    is_quitting: bool,
-    /// The last PARK without room, to be told; earlier ones of one burst are not.
-    refused: Option<protocol::Name>,
-}
-
-/// What the daemon has been told so far.
-enum Outbound {
-    /// Parked descriptors, from this index on.
-    Giving(usize),
-    /// Exits, then END.
-    Ending,
-    /// Everything; exits as they happen.
-    Live,
 }
 
 impl Keeper {
@@ -168,6 +145,7 @@ impl Keeper {
             pending_signal: None,
             ever_ready,
             n_tries: 0,
+            is_reaping: true,
             _lock: lock,
         }))
     }
@@ -188,7 +166,9 @@ impl Keeper {
                     return code;
                 }
             }
-            self.send();
+            if let Daemon::Running(daemon) = &mut self.daemon {
+                daemon.speak(&self.parked, &mut self.exits);
+            }
             self.start_if_due();
         }
     }
@@ -196,20 +176,21 @@ impl Keeper {
     /// Waits for a signal, the daemon's words, room for ours, or its start.
     fn wait(&self) -> io::Result<()> {
         let signals = (self.signals.as_fd(), Interest::Read);
+        let at_once = self.is_reaping.then_some(Duration::ZERO);
         match &self.daemon {
             Daemon::Absent { start_at } => {
                 let limit = start_at.saturating_duration_since(Instant::now());
-                fd::wait_for([signals], Some(limit))?;
+                fd::wait_for([signals], at_once.or(Some(limit)))?;
             }
             Daemon::Running(daemon) => {
                 let end = (daemon.pidfd.as_fd(), Interest::Read);
                 match &daemon.socket {
                     None => {
-                        fd::wait_for([signals, end], None)?;
+                        fd::wait_for([signals, end], at_once)?;
                     }
                     Some(socket) => {
-                        let interest = daemon.interest(&self.exits);
-                        fd::wait_for([signals, end, (socket.as_fd(), interest)], None)?;
+                        let words = (socket.as_fd(), daemon.interest(&self.exits));
+                        fd::wait_for([signals, end, words], at_once)?;
                     }
                 }
             }
@@ -246,22 +227,23 @@ impl Keeper {
             Daemon::Absent { .. } => None,
         };
         let mut ended = None;
+        self.is_reaping = true;
         for _ in 0..MAX_REAPED {
             match reap::reap_any() {
                 Some((reaped, status)) if Some(reaped) == pid => ended = Some(status),
                 Some((orphan, status)) => self.exits.push(orphan, status),
-                None => break,
+                None => {
+                    self.is_reaping = false;
+                    break;
+                }
             }
         }
-        // An adopted daemon is somebody else's child: only its pidfd tells.
-        let Daemon::Running(daemon) = &self.daemon else {
-            return None;
-        };
-        let gone = || {
-            let end = fd::wait_readable([daemon.pidfd.as_fd()], Some(Duration::ZERO));
-            daemon.exec_pipe.is_none() && matches!(end, Ok([true]))
-        };
-        ended.or_else(|| gone().then_some(ExitStatus::Unknown))
+        match &self.daemon {
+            Daemon::Running(daemon) if ended.is_none() && daemon.is_adopted_and_gone() => {
+                Some(ExitStatus::Unknown)
+            }
+            Daemon::Running(_) | Daemon::Absent { .. } => ended,
+        }
     }
 
     /// Takes up to `limit` packets from the daemon.
@@ -289,36 +271,6 @@ impl Keeper {
             answer(self.args.ready.take(), READY);
         }
         self.pass_signal_on();
-    }
-
-    /// Tells the daemon as much as it takes without waiting.
-    fn send(&mut self) {
-        let Daemon::Running(daemon) = &mut self.daemon else {
-            return;
-        };
-        while let Some(socket) = &daemon.socket {
-            let (message, fd) = match daemon.outbound {
-                Outbound::Giving(index) => match self.parked.get(index) {
-                    Some((name, fd)) => (ToDaemon::Give(name), Some(fd)),
-                    None => {
-                        daemon.outbound = Outbound::Ending;
-                        continue;
-                    }
-                },
-                Outbound::Ending | Outbound::Live => match daemon.next_word(&self.exits) {
-                    Some(message) => (message, None),
-                    None => return,
-                },
-            };
-            match fd::send_with_fd(socket.as_fd(), message.encode().as_bytes(), fd) {
-                Ok(_) => daemon.has_said(message, &mut self.exits),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    say(format_args!("cannot speak to the daemon: {error}"));
-                    daemon.socket = None;
-                }
-            }
-        }
     }
 
     /// Decides what follows the daemon's end; returns the keeper's own, if so.
@@ -367,117 +319,6 @@ impl Keeper {
                     start_at: Instant::now() + pause,
                 };
             }
-        }
-    }
-}
-
-impl Running {
-    fn start(args: &KeeperArgs) -> Result<Running, SpawnError> {
-        let failed = |error: io::Error| SpawnError {
-            step: spawn::Step::Pipe,
-            errno: error.raw_os_error().unwrap_or_default(),
-            subject: String::new(),
-        };
-        let (ours, theirs) = fd::seqpacket_pair(Blocking::Waits).map_err(failed)?;
-        let stdio = Stdio {
-            stdin: fd::dev_null().map_err(failed)?,
-            stdout: fd::dup(&args.log).map_err(failed)?,
-            stderr: fd::dup(&args.log).map_err(failed)?,
-            channel: Some(theirs),
-        };
-        let argv = [
-            args.exe.as_os_str(),
-            OsStr::new("daemon"),
-            OsStr::new("--home"),
-            args.home.as_os_str(),
-            OsStr::new("--keeper-fd"),
-            OsStr::new("3"),
-        ];
-        let spawned = spawn::spawn_own(&argv, Path::new("/"), stdio)?;
-        Ok(Running {
-            pid: spawned.pid,
-            pidfd: spawned.pidfd,
-            socket: Some(ours),
-            exec_pipe: Some(spawned.exec_pipe),
-            started: Instant::now(),
-            outbound: Outbound::Giving(0),
-            is_ready: false,
-            is_quitting: false,
-            refused: None,
-        })
-    }
-
-    fn adopt(adopted: Adopted) -> io::Result<Running> {
-        Ok(Running {
-            pid: adopted.pid,
-            pidfd: reap::pidfd_open(adopted.pid)?,
-            socket: Some(adopted.socket),
-            exec_pipe: None,
-            started: Instant::now(),
-            outbound: Outbound::Giving(0),
-            is_ready: true,
-            is_quitting: false,
-            refused: None,
-        })
-    }
-
-    fn interest(&self, exits: &Exits) -> Interest {
-        match self.outbound {
-            Outbound::Giving(_) | Outbound::Ending => Interest::Both,
-            Outbound::Live if self.next_word(exits).is_some() => Interest::Both,
-            Outbound::Live => Interest::Read,
-        }
-    }
-
-    fn obey(&mut self, message: ToKeeper, fd: Option<OwnedFd>, parked: &mut ParkedFds) {
-        match (message, fd) {
-            (ToKeeper::Park(name), Some(fd)) => {
-                if parked.park(name, fd).is_err() {
-                    self.refused = Some(name);
-                }
-            }
-            // The kernel had no descriptor number left for it (EMFILE).
-            (ToKeeper::Park(name), None) => self.refused = Some(name),
-            (ToKeeper::Drop(name), _) => parked.remove(name),
-            (ToKeeper::DropPrefix(prefix), _) => parked.remove_prefix(prefix),
-            (ToKeeper::Ready, _) => self.is_ready = true,
-            (ToKeeper::Quit, _) => self.is_quitting = true,
-        }
-    }
-
-    fn next_word(&self, exits: &Exits) -> Option<ToDaemon> {
-        if let Some((pid, status)) = exits.first() {
-            return Some(ToDaemon::Exited { pid, status });
-        }
-        match self.outbound {
-            Outbound::Ending => Some(ToDaemon::End(VERSION)),
-            Outbound::Giving(_) | Outbound::Live => self.refused.map(ToDaemon::Refused),
-        }
-    }
-
-    fn has_said(&mut self, message: ToDaemon, exits: &mut Exits) {
-        match message {
-            ToDaemon::Give(_) => {
-                if let Outbound::Giving(index) = &mut self.outbound {
-                    *index += 1;
-                }
-            }
-            ToDaemon::Exited { .. } => exits.forget_first(),
-            ToDaemon::End(_) => self.outbound = Outbound::Live,
-            ToDaemon::Refused(_) => self.refused = None,
-        }
-    }
-
-    fn explain_end(&self, status: ExitStatus, exe: &Path) {
-        let outcome = self.exec_pipe.as_ref().map(spawn::read_exec_result);
-        if let Some(Ok(Some(ExecOutcome::Failed { errno, .. }))) = outcome {
-            let reason = spawn::reason(errno);
-            say(format_args!("cannot execute {}: {reason}", exe.display()));
-        } else {
-            say(format_args!(
-                "the daemon (pid {}) ended: {status}",
-                self.pid
-            ));
         }
     }
 }

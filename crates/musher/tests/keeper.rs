@@ -39,16 +39,18 @@ signal.signal(signal.SIGTERM, lambda *_: s.send(b'TERM'))
 keeper = int(option('--keeper-fd'))
 socket.send_fds(s, [b'%d\n' % os.getpid()], [keeper])
 os.close(keeper)
-me = os.getpid()
+alive, held = os.pipe()
 while True:
     words = s.recv(100).decode().split()
     if not words: os._exit(0)
     if words[0] == 'exit': os._exit(int(words[1]))
-    if words[0] == 'worker':
-        pid = os.fork()
-        if pid == 0:
-            while os.getppid() == me: time.sleep(0.005)
-            os._exit(int(words[1]))
+    if words[0] == 'workers':
+        for _ in range(int(words[1])):
+            pid = os.fork()
+            if pid == 0:
+                os.close(held)
+                os.read(alive, 1)  # the end of the pipe is the daemon's
+                os._exit(int(words[2]))
         s.send(b'%d\n' % pid)
 "#;
 
@@ -146,6 +148,18 @@ impl Daemon {
             .unwrap()
             .trim()
             .to_owned()
+    }
+
+    /// Waits until `n` exits were told, before END or after it.
+    fn exits(&self, n: usize) -> Vec<(u32, ExitStatus)> {
+        let mut exits = self.restored.exits.clone();
+        while exits.len() < n {
+            match until("exit", || self.client.try_recv().unwrap()) {
+                KeeperMessage::Exited { pid, status } => exits.push((pid, status)),
+                KeeperMessage::Refused(name) => panic!("{name} was refused"),
+            }
+        }
+        exits
     }
 
     fn names(&self) -> Vec<&str> {
@@ -265,22 +279,26 @@ fn parked_descriptors_come_back_after_kill_9_and_pipes_stay_whole() {
 fn an_orphan_that_ended_without_a_daemon_is_told_to_the_next() {
     let bench = Bench::new();
     let mut first = bench.daemon();
-    first.command("worker 9");
+    first.command("workers 1 9");
     let worker: u32 = first.answer().parse().unwrap();
     first.kill();
     let second = bench.daemon();
-    let told = (worker, ExitStatus::Code(9));
-    // The worker notices within milliseconds: before END or after it.
-    if !second.restored.exits.contains(&told) {
-        let message = until("exit", || second.client.try_recv().unwrap());
-        assert_eq!(
-            message,
-            KeeperMessage::Exited {
-                pid: told.0,
-                status: told.1
-            }
-        );
-    }
+    assert_eq!(second.exits(1), [(worker, ExitStatus::Code(9))]);
+}
+
+#[test]
+fn a_storm_of_orphans_is_told_to_the_last() {
+    let bench = Bench::new();
+    let mut first = bench.daemon();
+    first.command("workers 600 3");
+    first.answer();
+    first.kill();
+    let exits = bench.daemon().exits(600);
+    assert!(
+        exits
+            .iter()
+            .all(|(_, status)| *status == ExitStatus::Code(3))
+    );
 }
 
 #[test]
