@@ -71,7 +71,6 @@ const TRAILING: &[&str] = &[
 const RUNTIME: &[&str] = &[
     "env",
     "script",
-    "cwd",
     "status",
     "pm_uptime",
     "axm_actions",

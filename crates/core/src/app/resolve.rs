@@ -133,6 +133,9 @@ pub fn resolve(raw: &Map<String, Value>, ctx: &Context<'_>) -> Result<Resolved, 
     let full_env = variables::merged(inherited, &env, &attributes, &extra, ctx);
     draft.defaults(&mut description, &name, &script, full_env);
     draft.rest(&mut description);
+    if draft.text("cwd").is_some() {
+        description.insert("cwd".to_owned(), cwd.as_str().into());
+    }
     if let Some((user, gid)) = &user {
         description.insert("uid".to_owned(), user.uid.into());
         description.insert("gid".to_owned(), (*gid).into());

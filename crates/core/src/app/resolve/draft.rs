@@ -313,10 +313,8 @@ impl Draft<'_> {
             Some(false.into())
         };
         put("name", Some(name.into()));
-        put(
-            "filter_env",
-            Some(given("filter_env").unwrap_or_else(|| Value::Array(Vec::new()))),
-        );
+        let no_filter = (self.ctx.source == Source::Script).then(|| Value::Array(Vec::new()));
+        put("filter_env", given("filter_env").or(no_filter));
         put(
             "namespace",
             Some(given("namespace").unwrap_or_else(|| "default".into())),
