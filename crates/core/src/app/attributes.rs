@@ -513,7 +513,12 @@ fn check_codes(row: &Attribute, value: &Value) -> Result<Value, ConfigError> {
         None => std::slice::from_ref(value),
     };
     let codes: Option<Vec<i64>> = items.iter().map(value::integer).collect();
-    codes.map(Value::from).ok_or_else(|| wrong_type(row, value))
+    match codes.as_deref() {
+        // PM2 stores one code as a number, so children see it as a variable.
+        Some([code]) => Ok((*code).into()),
+        Some(codes) => Ok(codes.into()),
+        None => Err(wrong_type(row, value)),
+    }
 }
 
 fn check_instances(row: &Attribute, value: &Value) -> Result<Value, ConfigError> {
@@ -787,6 +792,7 @@ mod tests {
             ("instances", json!("max"), json!(0)),
             ("instances", json!("4"), json!(4)),
             ("stop_exit_codes", json!(["0", 143]), json!([0, 143])),
+            ("stop_exit_codes", json!([1]), json!(1)),
             ("watch", json!("src"), json!("src")),
         ] {
             let raw = Map::from_iter([(key.to_owned(), value)]);
