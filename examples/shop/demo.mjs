@@ -23,6 +23,7 @@ const env = { ...process.env, MUSHER_HOME: home, PM2_HOME: home, SHOP_LOGS: logs
 
 let passed = 0;
 let failed = 0;
+let ending = false;
 const children = new Set();
 
 const title = (text) => console.log(`\n== ${text}`);
@@ -35,7 +36,9 @@ function check(ok, text) {
 }
 
 /** Runs a musher command; resolves to `{ code, stdout, stderr }`. */
-function run(args, { timeout = COMMAND_MS, show = false } = {}) {
+function run(args, { timeout = COMMAND_MS, show = false, last = false } = {}) {
+  // A step that goes on while the demo is being ended must start nothing.
+  if (ending && !last) return new Promise(() => {});
   return new Promise((resolve, reject) => {
     const child = spawn(musher, args, { cwd: here, env, stdio: ['ignore', 'pipe', 'pipe'] });
     children.add(child);
@@ -57,14 +60,14 @@ function run(args, { timeout = COMMAND_MS, show = false } = {}) {
     const done = () => {
       clearTimeout(timer);
       children.delete(child);
+      return !ending || last;
     };
     child.on('error', (error) => {
-      done();
-      reject(error);
+      if (done()) reject(error);
     });
     // `exit`, not `close`: a daemon that kept the pipe must not hold the demo.
     child.on('exit', (code) => {
-      done();
+      if (!done()) return;
       if (late) reject(new Error(`\`musher ${args.join(' ')}\` took more than ${timeout} ms`));
       else setImmediate(() => resolve({ code, stdout, stderr }));
     });
@@ -230,8 +233,9 @@ async function stop() {
 
 /** Ends what a failed or interrupted demo left behind. */
 async function clean() {
+  ending = true;
   for (const child of children) child.kill('SIGKILL');
-  if (survivors().length > 0) await run(['kill'], { timeout: 15_000 }).catch(() => {});
+  if (survivors().length > 0) await run(['kill'], { timeout: 15_000, last: true }).catch(() => {});
   // An app may fork while it dies, so look again until nothing is left.
   for (let round = 0; round < 20 && survivors().length > 0; round += 1) {
     for (const pid of survivors()) {
