@@ -117,6 +117,21 @@ function survivors() {
   });
 }
 
+/** The pids above `pid`, nearest first; the manager's are among them. */
+function ancestors(pid) {
+  const found = [];
+  for (let at = pid; at > 1; ) {
+    try {
+      const stat = fs.readFileSync(`/proc/${at}/stat`, 'latin1');
+      at = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+    } catch {
+      break;
+    }
+    if (at > 1) found.push(at);
+  }
+  return found;
+}
+
 /** Free ports of loopback: the demo must not meet another one. */
 async function freePorts(count) {
   const servers = await Promise.all(Array.from({ length: count }, () => new Promise((resolve, reject) => {
@@ -226,9 +241,15 @@ async function showLogs() {
 
 async function stop() {
   title('Stop everything');
+  const above = new Set([process.pid, ...ancestors(process.pid)]);
+  const processes = (await list()).map((p) => p.pid);
+  const managers = ancestors(processes[0]).filter((pid) => !above.has(pid));
+  check(managers.length > 0, `${processes.length} processes and their manager run (pid ${managers.join(', ')})`);
   await show('kill');
-  const gone = await until('all processes gone', () => survivors().length === 0, 10_000).catch(() => false);
-  check(gone, gone ? 'no process is left' : `still alive: ${survivors().join(', ')}`);
+  const left = () => [...new Set([...managers, ...processes, ...survivors()])]
+    .filter((pid) => fs.existsSync(`/proc/${pid}`));
+  const gone = await until('all processes gone', () => left().length === 0, 10_000).catch(() => false);
+  check(gone, gone ? 'no process is left' : `still alive: ${left().join(', ')}`);
 }
 
 /** Ends what a failed or interrupted demo left behind. */
