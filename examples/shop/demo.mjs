@@ -117,6 +117,16 @@ function survivors() {
   });
 }
 
+/** Whether `pid` runs: one that ended and waits to be reaped does not. */
+function alive(pid) {
+  try {
+    const stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat[stat.lastIndexOf(')') + 2] !== 'Z';
+  } catch {
+    return false;
+  }
+}
+
 /** The pids above `pid`, nearest first; the manager's are among them. */
 function ancestors(pid) {
   const found = [];
@@ -213,7 +223,7 @@ async function reload(url) {
   await show('reload', 'all');
   // Load goes on until the last predecessor is gone: a worker may still be
   // draining when the command answers.
-  const left = () => before.filter((p) => fs.existsSync(`/proc/${p.pid}`)).map((p) => `${p.name} ${p.pid}`);
+  const left = () => before.filter((p) => alive(p.pid)).map((p) => `${p.name} ${p.pid}`);
   await until('the predecessors gone', () => left().length === 0).catch(() => {});
   let total = 0;
   for (const [kind, load] of loads) {
@@ -247,7 +257,7 @@ async function stop() {
   check(managers.length > 0, `${processes.length} processes and their manager run (pid ${managers.join(', ')})`);
   await show('kill');
   const left = () => [...new Set([...managers, ...processes, ...survivors()])]
-    .filter((pid) => fs.existsSync(`/proc/${pid}`));
+    .filter(alive);
   const gone = await until('all processes gone', () => left().length === 0, 10_000).catch(() => false);
   check(gone, gone ? 'no process is left' : `still alive: ${left().join(', ')}`);
 }
