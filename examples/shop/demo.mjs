@@ -23,6 +23,7 @@ const env = { ...process.env, MUSHER_HOME: home, PM2_HOME: home, SHOP_LOGS: logs
 
 let passed = 0;
 let failed = 0;
+let ending = false;
 const children = new Set();
 
 const title = (text) => console.log(`\n== ${text}`);
@@ -35,7 +36,9 @@ function check(ok, text) {
 }
 
 /** Runs a musher command; resolves to `{ code, stdout, stderr }`. */
-function run(args, { timeout = COMMAND_MS, show = false } = {}) {
+function run(args, { timeout = COMMAND_MS, show = false, last = false } = {}) {
+  // A step that goes on while the demo is being ended must start nothing.
+  if (ending && !last) return new Promise(() => {});
   return new Promise((resolve, reject) => {
     const child = spawn(musher, args, { cwd: here, env, stdio: ['ignore', 'pipe', 'pipe'] });
     children.add(child);
@@ -57,14 +60,14 @@ function run(args, { timeout = COMMAND_MS, show = false } = {}) {
     const done = () => {
       clearTimeout(timer);
       children.delete(child);
+      return !ending || last;
     };
     child.on('error', (error) => {
-      done();
-      reject(error);
+      if (done()) reject(error);
     });
     // `exit`, not `close`: a daemon that kept the pipe must not hold the demo.
     child.on('exit', (code) => {
-      done();
+      if (!done()) return;
       if (late) reject(new Error(`\`musher ${args.join(' ')}\` took more than ${timeout} ms`));
       else setImmediate(() => resolve({ code, stdout, stderr }));
     });
@@ -112,6 +115,31 @@ function survivors() {
       return false;
     }
   });
+}
+
+/** Whether `pid` runs: one that ended and waits to be reaped does not. */
+function alive(pid) {
+  try {
+    const stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat[stat.lastIndexOf(')') + 2] !== 'Z';
+  } catch {
+    return false;
+  }
+}
+
+/** The pids above `pid`, nearest first; the manager's are among them. */
+function ancestors(pid) {
+  const found = [];
+  for (let at = pid; at > 1; ) {
+    try {
+      const stat = fs.readFileSync(`/proc/${at}/stat`, 'latin1');
+      at = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+    } catch {
+      break;
+    }
+    if (at > 1) found.push(at);
+  }
+  return found;
 }
 
 /** Free ports of loopback: the demo must not meet another one. */
@@ -195,7 +223,7 @@ async function reload(url) {
   await show('reload', 'all');
   // Load goes on until the last predecessor is gone: a worker may still be
   // draining when the command answers.
-  const left = () => before.filter((p) => fs.existsSync(`/proc/${p.pid}`)).map((p) => `${p.name} ${p.pid}`);
+  const left = () => before.filter((p) => alive(p.pid)).map((p) => `${p.name} ${p.pid}`);
   await until('the predecessors gone', () => left().length === 0).catch(() => {});
   let total = 0;
   for (const [kind, load] of loads) {
@@ -223,15 +251,22 @@ async function showLogs() {
 
 async function stop() {
   title('Stop everything');
+  const above = new Set([process.pid, ...ancestors(process.pid)]);
+  const processes = (await list()).map((p) => p.pid);
+  const managers = ancestors(processes[0]).filter((pid) => !above.has(pid));
+  check(managers.length > 0, `${processes.length} processes and their manager run (pid ${managers.join(', ')})`);
   await show('kill');
-  const gone = await until('all processes gone', () => survivors().length === 0, 10_000).catch(() => false);
-  check(gone, gone ? 'no process is left' : `still alive: ${survivors().join(', ')}`);
+  const left = () => [...new Set([...managers, ...processes, ...survivors()])]
+    .filter(alive);
+  const gone = await until('all processes gone', () => left().length === 0, 10_000).catch(() => false);
+  check(gone, gone ? 'no process is left' : `still alive: ${left().join(', ')}`);
 }
 
 /** Ends what a failed or interrupted demo left behind. */
 async function clean() {
+  ending = true;
   for (const child of children) child.kill('SIGKILL');
-  if (survivors().length > 0) await run(['kill'], { timeout: 15_000 }).catch(() => {});
+  if (survivors().length > 0) await run(['kill'], { timeout: 15_000, last: true }).catch(() => {});
   // An app may fork while it dies, so look again until nothing is left.
   for (let round = 0; round < 20 && survivors().length > 0; round += 1) {
     for (const pid of survivors()) {
