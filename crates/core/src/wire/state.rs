@@ -304,6 +304,7 @@ mod tests {
     fn idles() -> impl Strategy<Value = SavedIdle> {
         prop_oneof![
             Just(SavedIdle::Stopped),
+            Just(SavedIdle::Due),
             ".*".prop_map(|reason| SavedIdle::Errored { reason }),
             (any::<i64>(), ".*").prop_map(|(due, reason)| SavedIdle::Waiting { due, reason }),
         ]
@@ -327,7 +328,11 @@ mod tests {
             maps(),
             maps(),
         );
-        let want = any::<bool>().prop_map(|up| if up { SavedWant::Up } else { SavedWant::Down });
+        let want = prop_oneof![
+            Just(SavedWant::Up),
+            Just(SavedWant::Down),
+            Just(SavedWant::Gone),
+        ];
         let wish = (
             want,
             idles(),
@@ -347,6 +352,8 @@ mod tests {
                 unique_id: texts.0,
                 want: wish.0,
                 idle: wish.1,
+                reason: texts.1.clone(),
+                announced: wish.3,
                 restart_time: counts.2,
                 unstable_restarts: counts.3,
                 created_at: times.0,

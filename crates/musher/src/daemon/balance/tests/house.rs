@@ -148,6 +148,7 @@ impl House {
         SpawnPlan {
             app: self.app(),
             slot,
+            balance: musher_core::app::Balance::Even,
             program: std::env::var("MUSHER_TEST_NODE").unwrap_or_else(|_| "node".into()),
             args: vec![script.clone()],
             env,
