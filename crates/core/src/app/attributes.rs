@@ -365,14 +365,17 @@ pub fn flags() -> impl Iterator<Item = &'static Attribute> {
 }
 
 /// Returns the attributes of `declared` that are kept without an effect,
-/// canonical names in the order of the table.
+/// canonical names in the order of the table. Those that only say what
+/// happens anyway (false, or the default) are left out.
 pub fn without_effect(declared: &Map<String, Value>) -> impl Iterator<Item = &'static str> {
     ATTRIBUTES
         .iter()
         .filter(|row| {
-            row.stage == Stage::Stored
-                && row.origin == Origin::Musher
-                && declared.contains_key(row.name)
+            let asked = |value: &Value| {
+                *value != Value::Bool(false)
+                    && value::text(value).is_none_or(|text| row.default != Some(text.as_str()))
+            };
+            row.stage == Stage::Stored && declared.get(row.name).is_some_and(asked)
         })
         .map(|row| row.name)
 }
@@ -800,6 +803,14 @@ mod tests {
             assert!(mistakes.is_empty(), "{mistakes:?}");
             assert_eq!(out[key], expected);
         }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named_unless_it_asks_for_nothing() {
+        let declared = json!({"watch": true, "vizion": true, "kill_retry_time": 100,
+            "v8": false, "alerts": {"mail": "x"}, "name": "a"});
+        let named: Vec<&str> = without_effect(declared.as_object().unwrap()).collect();
+        assert_eq!(named, ["alerts", "watch"]);
     }
 
     #[test]

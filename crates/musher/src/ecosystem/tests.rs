@@ -229,6 +229,32 @@ fn a_file_that_does_not_end_is_stopped() {
 }
 
 #[test]
+fn what_a_stopped_file_has_started_is_stopped_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spawn.config.js");
+    std::fs::write(
+        &path,
+        "const { spawn } = require('child_process');\n\
+         const child = spawn('sleep', ['60'], { stdio: 'inherit' });\n\
+         require('fs').writeFileSync(__dirname + '/pid', String(child.pid));\n\
+         module.exports = new Promise(() => setInterval(() => {}, 1000));",
+    )
+    .unwrap();
+    let error = load(&path.to_string_lossy(), &options(Duration::from_secs(2))).unwrap_err();
+    assert!(matches!(error, LoadError::TimedOut { .. }), "{error:?}");
+    let pid = std::fs::read_to_string(directory.path().join("pid")).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    // Gone, or a zombie that only waits for init.
+    let alive = || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+    };
+    while alive() {
+        assert!(std::time::Instant::now() < deadline, "{pid} is still alive");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn a_file_that_ends_its_engine_or_floods_us_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("exit.config.js");
