@@ -1,5 +1,4 @@
-//! table
-//!
+// table: exempt from the line budget
 //! Every attribute of an app, one row each: name, aliases, kind, default,
 //! command line flags, meaning.
 //!
@@ -509,9 +508,9 @@ fn check_number(row: &Attribute, value: &Value) -> Result<Value, ConfigError> {
 }
 
 fn check_codes(row: &Attribute, value: &Value) -> Result<Value, ConfigError> {
-    let items = match value {
-        Value::Array(items) => items.as_slice(),
-        one => std::slice::from_ref(one),
+    let items = match value.as_array() {
+        Some(items) => items.as_slice(),
+        None => std::slice::from_ref(value),
     };
     let codes: Option<Vec<i64>> = items.iter().map(value::integer).collect();
     codes.map(Value::from).ok_or_else(|| wrong_type(row, value))

@@ -166,6 +166,25 @@ pub fn resolve(raw: &Map<String, Value>, ctx: &Context<'_>) -> Result<Resolved, 
     })
 }
 
+/// Returns the name a declared app will have, as far as its text tells;
+/// `append_env_to_name` is not looked at.
+pub fn declared_name(raw: &Map<String, Value>) -> Option<String> {
+    let (attributes, _) = attributes::canonical(raw);
+    let text = |key: &str| attributes.get(key).and_then(Value::as_str);
+    text("name")
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .or_else(|| {
+            let script = text("script")?;
+            let title = if script.contains(char::is_whitespace) {
+                script
+            } else {
+                stem(script)
+            };
+            Some(title.to_owned())
+        })
+}
+
 /// A script found, or what stands in for one that was not.
 struct Script {
     path: String,
@@ -465,7 +484,12 @@ impl Draft<'_> {
         let forked = !self
             .text("exec_mode")
             .is_some_and(|mode| mode.starts_with("cluster"));
-        let alone = forked && !self.attributes.contains_key("instances");
+        // PM2 takes a literal 0 in a file for absent here; `-i 0` counts as given.
+        let alone = forked
+            && match self.attributes.get("instances") {
+                None => true,
+                Some(n) => self.ctx.source == Source::File && n.as_i64() == Some(0),
+            };
         let automation = self.flag("automation", true);
         let pmx = if automation {
             given("pmx").or(Some(true.into()))
