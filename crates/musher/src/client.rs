@@ -7,7 +7,7 @@
 mod launch;
 mod subscriber;
 
-pub(crate) use launch::{LaunchError, ensure_daemon};
+pub(crate) use launch::ensure_daemon;
 pub(crate) use subscriber::Subscriber;
 
 use crate::paths::Paths;
@@ -236,7 +236,9 @@ fn parse_reply(args: &[bytes::Bytes]) -> Result<Answer, RpcError> {
         .ok_or_else(|| RpcError::Unreadable("an answer without the id of a call".to_owned()))?;
     let mut body = reply.body;
     if let Some(error) = body.get("error") {
-        let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
+        let text = error
+            .as_str()
+            .map_or_else(|| error.to_string(), str::to_owned);
         return Ok((CallId(id), Err(RpcError::Refused(text))));
     }
     let value = body.get_mut("args").and_then(|args| args.get_mut(0));

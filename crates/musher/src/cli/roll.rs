@@ -83,7 +83,13 @@ fn announce(ctx: &mut Context, list: &[Value], ids: &[PmId], action: &Action<'_>
     let typed = ids.len() == 1 && action.target == ids[0].to_string();
     let shown: Vec<String> = ids
         .iter()
-        .map(|id| if typed { format!("'{id}'") } else { id.to_string() })
+        .map(|id| {
+            if typed {
+                format!("'{id}'")
+            } else {
+                id.to_string()
+            }
+        })
         .collect();
     debug_assert!(typed || ids.iter().all(is_listed), "ids come from the list");
     ctx.console.say(&format!(
@@ -123,7 +129,9 @@ fn refusal(answer: Value) -> Result<Value, String> {
 
 fn name_of(record: &Value, list: &[Value], id: PmId) -> String {
     let renamed = record.get("pm2_env").and_then(|env| env.get("name"));
-    let name = renamed.or_else(|| record.get("name")).and_then(Value::as_str);
+    let name = renamed
+        .or_else(|| record.get("name"))
+        .and_then(Value::as_str);
     let listed = list
         .iter()
         .map(super::process::Process)

@@ -2,36 +2,45 @@
 
 use super::context::Context;
 use super::output::Failure;
+use crate::ecosystem::{self, App, CliOverrides, Environment};
 use musher_core::app::attributes::{ConfigError, Severity};
 use musher_core::app::resolve::Resolved;
 use serde_json::{Map, Value};
 
-/// The config file `start` looks for without a target.
-pub(super) const DEFAULT_FILE: &str = "ecosystem.config.js";
+/// Attributes on the line that replace those of every app of a file.
+const REPLACING: [&str; 5] = ["cwd", "uid", "gid", "instances", "ignore_watch"];
+/// Attributes on the line for apps of a file that have none of their own.
+const FILLING: [&str; 2] = ["namespace", "watch"];
 
 /// Returns true when a word names a config file, or stdin.
 pub(super) fn is_config(word: &str) -> bool {
-    const ENDINGS: [&str; 7] = [
-        ".json", ".json5", ".yml", ".yaml", ".config.js", ".config.cjs", ".config.mjs",
-    ];
-    word == "-" || ENDINGS.iter().any(|ending| word.ends_with(ending))
+    word == "-" || ecosystem::is_config_file(word)
 }
 
 /// Returns the apps of a config file that `--only` leaves.
 ///
 /// # Errors
-/// Every mistake of the file was printed.
-pub(super) fn file(ctx: &mut Context, path: &str) -> Result<Vec<Resolved>, Failure> {
-    let resolved = crate::ecosystem::resolve_file(path);
-    let apps = told(ctx, resolved)?;
-    let Some(only) = ctx.parsed.value("only") else {
-        return Ok(apps);
+/// Every mistake of the file was printed, and nothing may be done.
+pub(super) fn file(ctx: &mut Context, path: &str) -> Result<Vec<App>, Failure> {
+    let only = ctx.parsed.value("only").unwrap_or("");
+    let overrides = CliOverrides {
+        only: only
+            .split([',', ' '])
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        env_name: ctx.parsed.value("env").map(str::to_owned),
+        replace: typed(ctx, &REPLACING),
+        fill: typed(ctx, &FILLING),
+        argv: std::env::args().skip(1).collect(),
     };
-    let only: Vec<&str> = only.split([',', ' ']).filter(|name| !name.is_empty()).collect();
-    Ok(apps
-        .into_iter()
-        .filter(|app| only.contains(&name(app)))
-        .collect())
+    let outcome = ecosystem::resolve_file(path, &overrides, &environment(ctx)?)?;
+    tell(ctx, &outcome.problems);
+    if outcome.has_errors() {
+        tell_count(ctx, &outcome.problems);
+        return Err(Failure::Told);
+    }
+    Ok(outcome.apps)
 }
 
 /// Returns the app of a script and the options on the line.
@@ -39,50 +48,68 @@ pub(super) fn file(ctx: &mut Context, path: &str) -> Result<Vec<Resolved>, Failu
 /// # Errors
 /// Every mistake was printed.
 pub(super) fn script(ctx: &mut Context, word: &str) -> Result<Resolved, Failure> {
-    let resolved = crate::ecosystem::resolve_script(&declaration(ctx, word));
-    let app = told(ctx, resolved.map(|app| vec![app]))?;
-    app.into_iter().next().ok_or(Failure::Told)
-}
-
-/// Returns what the command line declares about an app.
-fn declaration(ctx: &Context, word: &str) -> Map<String, Value> {
-    let mut raw = ctx.parsed.attributes.clone();
-    raw.insert("script".to_owned(), Value::String(word.to_owned()));
+    let mut attributes = ctx.parsed.attributes.clone();
     if let Some(rest) = &ctx.parsed.rest {
-        raw.insert("args".to_owned(), rest.clone().into());
+        attributes.insert("args".to_owned(), rest.clone().into());
     }
-    raw
+    let env_name = ctx.parsed.value("env");
+    match ecosystem::resolve_script(word, &attributes, env_name, &environment(ctx)?) {
+        Ok(resolved) => {
+            tell(ctx, &resolved.warnings);
+            Ok(resolved)
+        }
+        Err(mistakes) => {
+            tell(ctx, &mistakes);
+            Err(Failure::Told)
+        }
+    }
 }
 
-/// Returns the name of a resolved app.
-pub(super) fn name(app: &Resolved) -> &str {
-    app.description.get("name").and_then(Value::as_str).unwrap_or("")
+/// Returns what apps are resolved against.
+///
+/// # Errors
+/// The working directory is gone.
+pub(super) fn environment(ctx: &Context) -> Result<Environment, Failure> {
+    let path = |path: &std::path::Path| path.display().to_string();
+    Ok(Environment::of_process(
+        &path(&ctx.paths.home),
+        &path(&ctx.paths.logs),
+        &path(&ctx.paths.pids),
+    )?)
 }
 
-fn told<T>(ctx: &mut Context, resolved: Result<T, Vec<ConfigError>>) -> Result<T, Failure> {
-    let mistakes = match resolved {
-        Ok(value) => return Ok(value),
-        Err(mistakes) => mistakes,
-    };
-    for mistake in &mistakes {
-        tell(ctx, mistake);
-    }
-    let n_errors = mistakes
+fn typed(ctx: &Context, names: &[&str]) -> Map<String, Value> {
+    names
         .iter()
-        .filter(|mistake| mistake.severity == Severity::Error)
-        .count();
-    if mistakes.len() > 1 {
-        let noun = if n_errors == 1 { "error" } else { "errors" };
-        ctx.console.err_line(&format!("nothing was started ({n_errors} {noun})"));
-    }
-    Err(Failure::Told)
+        .filter_map(|name| {
+            Some((
+                (*name).to_owned(),
+                ctx.parsed.attributes.get(*name)?.clone(),
+            ))
+        })
+        .collect()
 }
 
-/// Prints one mistake of a declaration.
-pub(super) fn tell(ctx: &mut Context, mistake: &ConfigError) {
-    let text = mistake.to_string();
-    match mistake.severity {
-        Severity::Error => ctx.console.error(&text),
-        Severity::Warning => ctx.console.warn_err(&text),
+/// Prints mistakes of declarations.
+pub(super) fn tell(ctx: &mut Context, mistakes: &[ConfigError]) {
+    for mistake in mistakes {
+        let text = mistake.to_string();
+        match mistake.severity {
+            Severity::Error => ctx.console.error(&text),
+            Severity::Warning => ctx.console.warn_err(&text),
+        }
     }
+}
+
+/// Prints how many mistakes kept everything from starting.
+pub(super) fn tell_count(ctx: &mut Context, mistakes: &[ConfigError]) {
+    let count = |severity| mistakes.iter().filter(|m| m.severity == severity).count();
+    let plural = |n: usize, noun: &str| match n {
+        1 => format!("1 {noun}"),
+        _ => format!("{n} {noun}s"),
+    };
+    let errors = plural(count(Severity::Error), "error");
+    let warnings = plural(count(Severity::Warning), "warning");
+    ctx.console
+        .err_line(&format!("nothing was started ({errors}, {warnings})"));
 }

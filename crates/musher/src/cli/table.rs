@@ -43,7 +43,11 @@ pub(super) fn list(list: &[Value], options: &ListOptions) -> String {
     let (modules, apps): (Vec<_>, Vec<_>) = processes.into_iter().partition(|p| p.is_module());
     let mut out = table(&apps, layout(APP_LAYOUTS, &apps, options), options);
     if !modules.is_empty() {
-        let heading = if modules.len() > 1 { "Modules" } else { "Module" };
+        let heading = if modules.len() > 1 {
+            "Modules"
+        } else {
+            "Module"
+        };
         out.push_str(&paint(heading, Color::Bold, options.color));
         out.push('\n');
         let layout = layout(MODULE_LAYOUTS, &modules, options);
@@ -91,7 +95,9 @@ const APP_LAYOUTS: &[&[Column]] = &[
 ];
 
 const MODULE_LAYOUTS: &[&[Column]] = &[
-    &[Id, Module, Version, Pid, Status, Restarts, Cpu, Memory, User],
+    &[
+        Id, Module, Version, Pid, Status, Restarts, Cpu, Memory, User,
+    ],
     &[Id, Name, Status, Cpu, Memory],
 ];
 
@@ -148,7 +154,9 @@ fn width(column: Column, processes: &[Process<'_>]) -> usize {
         }
         Name | Module => {
             let longest = processes.iter().map(|process| name(*process).width()).max();
-            longest.map_or(EMPTY_NAME_WIDTH, |longest| (longest + 5).min(MAX_NAME_WIDTH))
+            longest.map_or(EMPTY_NAME_WIDTH, |longest| {
+                (longest + 5).min(MAX_NAME_WIDTH)
+            })
         }
         Namespace => 13,
         Version => 9,
@@ -182,12 +190,18 @@ fn heading(column: Column) -> &'static str {
 }
 
 fn table(processes: &[Process<'_>], layout: Layout, options: &ListOptions) -> String {
-    let header: Vec<&str> = layout.columns.iter().map(|column| heading(*column)).collect();
+    let header: Vec<&str> = layout
+        .columns
+        .iter()
+        .map(|column| heading(*column))
+        .collect();
     let rows: Vec<Vec<Cell>> = processes
         .iter()
         .map(|process| {
             let columns = layout.columns.iter();
-            columns.map(|column| cell(*column, *process, options.now_ms)).collect()
+            columns
+                .map(|column| cell(*column, *process, options.now_ms))
+                .collect()
         })
         .collect();
     boxes::draw(&layout.widths, &header, &rows, options.color)
@@ -205,8 +219,15 @@ fn cell(column: Column, process: Process<'_>, now_ms: i64) -> Cell {
         Pid => plain(process.pid().map_or_else(missing, |pid| pid.to_string())),
         Uptime => plain(uptime(process, now_ms)),
         Restarts => plain(process.number("restart_time").to_string()),
-        Status => (process.status().to_owned(), Some(status_color(process.status()))),
-        Cpu => plain(process.cpu().map_or_else(missing, |cpu| format!("{}%", units::decimal(cpu)))),
+        Status => (
+            process.status().to_owned(),
+            Some(status_color(process.status())),
+        ),
+        Cpu => plain(
+            process
+                .cpu()
+                .map_or_else(missing, |cpu| format!("{}%", units::decimal(cpu))),
+        ),
         Memory | MemoryLong => plain(process.memory().map_or_else(missing, units::bytes)),
         User => plain(user(process)),
         Watching if process.is_set("watch") => ("enabled".to_owned(), Some(Color::Green)),
@@ -241,7 +262,11 @@ fn uptime(process: Process<'_>, now_ms: i64) -> String {
 
 fn name(process: Process<'_>) -> String {
     let traced = if process.is_set("trace") { "[T] " } else { "" };
-    let monitored = if process.is_set("_km_monitored") { "[M] " } else { "" };
+    let monitored = if process.is_set("_km_monitored") {
+        "[M] "
+    } else {
+        ""
+    };
     format!("{traced}{monitored}{}", process.name())
 }
 
@@ -257,7 +282,11 @@ fn push_problems(processes: &[Process<'_>], options: &ListOptions, out: &mut Str
     if wrong.is_empty() {
         return;
     }
-    let noun = if wrong.len() > 1 { "problems" } else { "problem" };
+    let noun = if wrong.len() > 1 {
+        "problems"
+    } else {
+        "problem"
+    };
     let text = format!("{} {noun}: {}", wrong.len(), wrong.join("; "));
     let (text, _) = boxes::cut(&text, options.width.unwrap_or(usize::MAX));
     out.push_str(&paint(&text, Color::Red, options.color));
@@ -278,7 +307,11 @@ fn sort(processes: &mut [Process<'_>], order: &str) {
     };
     processes.sort_by(|a, b| {
         let order = by_field(a, b);
-        let order = if direction == "desc" { order.reverse() } else { order };
+        let order = if direction == "desc" {
+            order.reverse()
+        } else {
+            order
+        };
         order.then_with(|| a.id().cmp(&b.id()))
     });
 }
@@ -294,14 +327,25 @@ fn mini_list(processes: &[Process<'_>], options: &ListOptions) -> String {
         let path = |key| process.text(key).unwrap_or("N/A").to_owned();
         let lines = [
             ("namespace", process.namespace().to_owned()),
-            ("version", process.text("version").unwrap_or("undefined").to_owned()),
-            ("pid", process.pid().map_or("N/A".to_owned(), |pid| pid.to_string())),
+            (
+                "version",
+                process.text("version").unwrap_or("undefined").to_owned(),
+            ),
+            (
+                "pid",
+                process
+                    .pid()
+                    .map_or("N/A".to_owned(), |pid| pid.to_string()),
+            ),
             ("pm2 id", process.id().to_string()),
             ("status", process.status().to_owned()),
             ("mode", process.mode().to_owned()),
             ("restarted", process.number("restart_time").to_string()),
             ("uptime", uptime(*process, options.now_ms)),
-            ("memory usage", format!("{} ", units::bytes(process.memory().unwrap_or(0.0)))),
+            (
+                "memory usage",
+                format!("{} ", units::bytes(process.memory().unwrap_or(0.0))),
+            ),
             ("error log", path("pm_err_log_path")),
             ("watching", watching.to_owned()),
             ("PID file", path("pm_pid_path")),

@@ -45,7 +45,10 @@ fn an_empty_list_has_a_header_and_no_middle_rule() {
     let text = super::list(&[], &options(None));
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3);
-    assert!(lines[1].starts_with("│ id │ name      │ namespace   │"), "{text}");
+    assert!(
+        lines[1].starts_with("│ id │ name      │ namespace   │"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -86,7 +89,10 @@ fn problems_are_told_below_the_table() {
     let mut options = options(None);
     options.reasons = true;
     let text = super::list(&list, &options);
-    assert!(text.ends_with("\n1 problem: api (0) exit 1, 16 times in 9 s\n"), "{text}");
+    assert!(
+        text.ends_with("\n1 problem: api (0) exit 1, 16 times in 9 s\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -100,12 +106,25 @@ fn modules_have_a_table_of_their_own() {
 
 #[test]
 fn the_order_is_by_name_unless_asked_otherwise() {
-    let list = [process(2, "b", "online"), process(1, "c", "online"), process(0, "a", "stopped")];
-    for (sort, expected) in [("name", "021"), ("id:desc", "210"), ("status", "120"), ("id", "012")] {
+    let list = [
+        process(2, "b", "online"),
+        process(1, "c", "online"),
+        process(0, "a", "stopped"),
+    ];
+    for (sort, expected) in [
+        ("name", "021"),
+        ("id:desc", "210"),
+        ("status", "120"),
+        ("id", "012"),
+    ] {
         let mut options = options(None);
         options.sort = sort.to_owned();
         let text = super::list(&list, &options);
-        let ids: String = text.lines().skip(3).filter_map(|line| line.chars().nth(2)).collect();
+        let ids: String = text
+            .lines()
+            .skip(3)
+            .filter_map(|line| line.chars().nth(2))
+            .collect();
         assert_eq!(&ids[..3], expected, "{sort}");
     }
 }
@@ -115,10 +134,25 @@ fn the_mini_list_has_exactly_the_keys_of_pm2() {
     let mut options = options(None);
     options.mini = true;
     let text = super::list(&[process(0, "api", "online")], &options);
-    let keys: Vec<&str> = text.lines().map(|line| line.split(" :").next().unwrap()).collect();
+    let keys: Vec<&str> = text
+        .lines()
+        .map(|line| line.split(" :").next().unwrap())
+        .collect();
     let expected = [
-        "+--- api", "namespace", "version", "pid", "pm2 id", "status", "mode", "restarted",
-        "uptime", "memory usage", "error log", "watching", "PID file", "",
+        "+--- api",
+        "namespace",
+        "version",
+        "pid",
+        "pm2 id",
+        "status",
+        "mode",
+        "restarted",
+        "uptime",
+        "memory usage",
+        "error log",
+        "watching",
+        "PID file",
+        "",
     ];
     assert_eq!(keys, expected);
 }

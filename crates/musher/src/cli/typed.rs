@@ -31,7 +31,7 @@ pub(super) fn changes(ctx: &mut Context) -> Result<Value, Failure> {
                 conf.insert(key, value);
             }
             Err(mistake) => {
-                source::tell(ctx, &mistake);
+                source::tell(ctx, &[mistake]);
                 n_mistakes += 1;
             }
         }

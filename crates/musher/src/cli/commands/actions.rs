@@ -39,7 +39,8 @@ pub(in crate::cli) fn restart_target(
     method: &'static str,
 ) -> Result<(), Failure> {
     if !ctx.parsed.has("update-env") {
-        ctx.console.line("Use --update-env to update environment variables");
+        ctx.console
+            .line("Use --update-env to update environment variables");
     }
     if ctx.parsed.has("env") {
         let text = "Using --env [env] without passing the ecosystem.config.js does not work";
@@ -73,7 +74,7 @@ fn each(ctx: &mut Context, method: &'static str, event: &'static str) -> Outcome
         if source::is_config(&target) {
             let names: Vec<String> = source::file(ctx, &target)?
                 .iter()
-                .map(|app| source::name(app).to_owned())
+                .map(|app| app.name.clone())
                 .collect();
             for name in names {
                 let ids = ids_of(&list, &name);

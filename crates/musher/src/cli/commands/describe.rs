@@ -25,7 +25,10 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
         now_ms: musher_os::clock::now().wall.0,
         local_env: &ctx.env,
     };
-    let text: String = found.iter().map(|process| describe(*process, &options)).collect();
+    let text: String = found
+        .iter()
+        .map(|process| describe(*process, &options))
+        .collect();
     if !ctx.console.silent {
         ctx.console.data(&text);
     }

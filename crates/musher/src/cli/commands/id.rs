@@ -9,7 +9,9 @@ use serde_json::Value;
 pub(in crate::cli) fn id(ctx: &mut Context) -> Outcome {
     let list = ctx.list()?;
     let name = &ctx.parsed.operands[0];
-    let ids: Vec<String> = named(&list, name).map(|process| process.id().to_string()).collect();
+    let ids: Vec<String> = named(&list, name)
+        .map(|process| process.id().to_string())
+        .collect();
     let text = match ids.is_empty() {
         true => "[]".to_owned(),
         false => format!("[ {} ]", ids.join(", ")),
@@ -34,5 +36,7 @@ pub(in crate::cli) fn pid(ctx: &mut Context) -> Outcome {
 }
 
 fn named<'a>(list: &'a [Value], name: &'a str) -> impl Iterator<Item = Process<'a>> {
-    list.iter().map(Process).filter(move |process| process.name() == name)
+    list.iter()
+        .map(Process)
+        .filter(move |process| process.name() == name)
 }
