@@ -6,7 +6,6 @@ use crate::paths::Paths;
 use musher_os::daemonize::{self, Readiness};
 use musher_os::lock::LockFile;
 use musher_os::spawn::SpawnError;
-use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -83,7 +82,7 @@ pub(crate) fn ensure_daemon(
     }
     announce();
     let executable = std::env::current_exe().map_err(home)?;
-    let argv = [executable.into_os_string(), OsString::from("keeper")];
+    let argv = crate::roles::keeper_argv(&paths.home, executable.into_os_string());
     let ready = daemonize::start(&argv, &paths.log_file, &paths.home)?;
     match daemonize::wait_ready(&ready, READY_DEADLINE).map_err(home)? {
         Readiness::Ready(_) => (),

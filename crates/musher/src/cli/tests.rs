@@ -1,0 +1,1 @@
+//! Verbs end to end against a canned daemon.
