@@ -74,7 +74,8 @@ impl Target {
         if word == "all" {
             return Target::All;
         }
-        if word.starts_with('/') && word.ends_with('/') {
+        // A single slash would be an expression that means everybody.
+        if word.len() > 1 && word.starts_with('/') && word.ends_with('/') {
             return Target::Regex(word.replace('/', ""));
         }
         let word = word.to_owned();
@@ -229,6 +230,7 @@ mod tests {
         check("all", Ok(&[0, 1, 2, 3, 4]));
         check("/ap/", Ok(&[0, 1]));
         check("//a/p/", Ok(&[0, 1]));
+        check("/", Err("Process or Namespace / not found"));
         check("/zz/", Err("No process found"));
         check(
             "/(/",

@@ -130,9 +130,10 @@ pub fn event(args: &[Bytes]) -> Result<(String, Value), MessageError> {
     let [name, payload, ..] = args else {
         return Err(MessageError::TooFew(args.len()));
     };
-    let name = match Arg::decode(name)?.into_json() {
-        Value::String(name) => name,
-        other => other.to_string(),
+    let name = match Arg::decode(name)? {
+        Arg::Text(name) => name,
+        Arg::Json(value) => value.to_string(),
+        Arg::Blob(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
     };
     Ok((name, Arg::decode(payload)?.into_json()))
 }

@@ -6,7 +6,7 @@
 //! the real one. Node's defaults are fixed here: line of 80, compact 3, 100
 //! elements, 10000 characters.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// The line width that a container on one line must keep.
 const BREAK_LENGTH: usize = 80;
@@ -274,18 +274,9 @@ fn js_number(number: f64) -> String {
     if number == 0.0 {
         return if number.is_sign_negative() { "-0" } else { "0" }.to_owned();
     }
-    let shortest = format!("{number:e}");
-    let (mantissa, exponent) = shortest
-        .split_once('e')
-        .expect("the e format has an exponent");
-    let (sign, mantissa) = match mantissa.strip_prefix('-') {
-        Some(rest) => ("-", rest),
-        None => ("", mantissa),
-    };
-    let digits = mantissa.replace('.', "");
+    let (sign, digits, point) = shortest(number);
     let n_digits = digits.len() as i32;
-    let exponent: i32 = exponent.parse().expect("the exponent is a small integer");
-    let point = exponent + 1;
+    let exponent = point - 1;
     let body = match point {
         _ if point > 21 || point <= -6 => {
             let fraction = match &digits[1..] {
@@ -302,6 +293,25 @@ fn js_number(number: f64) -> String {
         _ => format!("{digits}{}", "0".repeat((point - n_digits) as usize)),
     };
     format!("{sign}{body}")
+}
+
+/// Sign, shortest digits that read back as `number`, and the decimal point's
+/// place among them. serde_json's digits are taken because they break a tie
+/// to the even one as V8's do; Rust's own do not.
+fn shortest(number: f64) -> (&'static str, String, i32) {
+    let text = Number::from_f64(number).map_or_else(String::new, |number| number.to_string());
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let exponent: i32 = exponent.parse().expect("the exponent is a small integer");
+    let (sign, mantissa) = match mantissa.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", mantissa),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let digits = all.trim_start_matches('0');
+    let n_leading = (all.len() - digits.len()) as i32;
+    let point = whole.len() as i32 - n_leading + exponent;
+    (sign, digits.trim_end_matches('0').to_owned(), point)
 }
 
 fn plural(n: usize) -> &'static str {
@@ -380,6 +390,10 @@ mod tests {
             (json!(1.5e-7), "1.5e-7"),
             (json!(0.000001), "0.000001"),
             (json!(-12.5), "-12.5"),
+            // The double is exactly …714.25: the tie goes to the even digit.
+            (json!(1_128_993_445_446_714.3), "1128993445446714.2"),
+            (json!(5e-324), "5e-324"),
+            (json!(1200.0), "1200"),
             (json!(9007199254740993_i64), "9007199254740992"),
         ] {
             check(number, text);

@@ -7,6 +7,8 @@
 
 mod answer;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Answer, error_body, methods_body, value_body};
 pub use parse::parse_call;

@@ -56,15 +56,13 @@ impl Answer {
     }
 
     fn error_text(self, error: &RequestError) -> String {
-        match (self, error) {
-            (Answer::Monitored(_), RequestError::UnknownId(_)) => {
-                CallError::UnknownMonitored.to_string()
-            }
-            (Answer::SoftReloaded(id), RequestError::UnknownIdReload) => {
-                CallError::UnknownIdSoftReload(id.to_string()).to_string()
-            }
-            _ => error.to_string(),
+        if let (Answer::Monitored(_), RequestError::UnknownId(_)) = (self, error) {
+            return CallError::UnknownMonitored.to_string();
         }
+        if let (Answer::SoftReloaded(id), RequestError::UnknownIdReload) = (self, error) {
+            return CallError::UnknownIdSoftReload(id.to_string()).to_string();
+        }
+        error.to_string()
     }
 }
 

@@ -23,10 +23,10 @@ pub fn parse_call(body: &Value, describe: Describe<'_>) -> Result<Call, CallErro
     if body["type"] == "methods" {
         return Ok(Call::Methods);
     }
-    let method = match &body["method"] {
-        Value::String(name) if !name.is_empty() => name.as_str(),
-        _ => return Err(CallError::NoMethod),
-    };
+    let method = body["method"].as_str().unwrap_or_default();
+    if method.is_empty() {
+        return Err(CallError::NoMethod);
+    }
     if !METHODS.iter().any(|known| known.name == method) {
         return Err(CallError::UnknownMethod(method.to_owned()));
     }
@@ -214,10 +214,7 @@ fn msg_process(command: &Value) -> Result<Call, CallError> {
     } else {
         Addressee::Name(non_empty(&command["name"]).ok_or(CallError::NoAddressee)?)
     };
-    let action = match &command["msg"] {
-        Value::Null => String::new(),
-        msg => text(msg),
-    };
+    let action = non_empty(&command["msg"]).unwrap_or_default();
     let is_bare = command["opts"].is_null() && command["uuid"].is_null();
     let message = if is_bare {
         Value::String(action.clone())
@@ -263,10 +260,11 @@ fn profile(kind: ProfileKind, opts: &Value) -> Call {
 fn id(value: &Value) -> Option<PmId> {
     let number = match value {
         Value::Number(number) => number.as_u64()?,
-        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-            text.parse().ok()?
+        Value::String(text) => {
+            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| text.parse().ok())??
         }
-        _ => return None,
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
     u32::try_from(number).ok().map(PmId)
 }
