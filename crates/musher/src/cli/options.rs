@@ -76,7 +76,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     global("no-daemon", On, "stay in the foreground"),
     global("attach", On, "stream logs after the action"),
     global("no-color", On, "no colours"),
-    short('w', "write", On, "write the resolved config"),
     global("hp", One("home"), "home directory of the startup script"),
     global("wait-ip", On, "wait for the network at boot"),
     global("service-name", One("name"), "name of the startup service"),

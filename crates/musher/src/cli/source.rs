@@ -59,7 +59,13 @@ pub(super) fn script(ctx: &mut Context, word: &str) -> Result<Resolved, Failure>
             Ok(resolved)
         }
         Err(mistakes) => {
-            tell(ctx, &mistakes);
+            for mistake in &mistakes {
+                // PM2's text alone on its line: scripts match it.
+                ctx.console.error(&mistake.message);
+                if let Some(help) = &mistake.help {
+                    ctx.console.err_line(&format!("  help: {help}"));
+                }
+            }
             Err(Failure::Told)
         }
     }

@@ -92,6 +92,7 @@ const APP_LAYOUTS: &[&[Column]] = &[
     ],
     &[Id, Name, Mode, Restarts, Status, Cpu, MemoryLong],
     &[Id, Name, Status, Cpu, Memory],
+    &[Id, Name, Status],
 ];
 
 const MODULE_LAYOUTS: &[&[Column]] = &[
@@ -99,6 +100,7 @@ const MODULE_LAYOUTS: &[&[Column]] = &[
         Id, Module, Version, Pid, Status, Restarts, Cpu, Memory, User,
     ],
     &[Id, Name, Status, Cpu, Memory],
+    &[Id, Name, Status],
 ];
 
 struct Layout {
@@ -152,8 +154,9 @@ fn width(column: Column, processes: &[Process<'_>]) -> usize {
             let largest = processes.iter().map(|process| process.id().0).max();
             (largest.unwrap_or(0).to_string().len() + 2).max(4)
         }
+        // PM2 does not count the marks it puts before a name.
         Name | Module => {
-            let longest = processes.iter().map(|process| name(*process).width()).max();
+            let longest = processes.iter().map(|process| process.name().width()).max();
             longest.map_or(EMPTY_NAME_WIDTH, |longest| {
                 (longest + 5).min(MAX_NAME_WIDTH)
             })

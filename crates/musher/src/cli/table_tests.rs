@@ -66,7 +66,7 @@ fn no_line_is_wider_than_the_terminal_and_layouts_follow_the_width() {
         }
     }
     let small = [process(0, "api", "online")];
-    for (width, columns) in [(40, 5), (80, 7), (131, 13), (200, 13)] {
+    for (width, columns) in [(40, 3), (50, 5), (80, 7), (134, 13), (200, 13)] {
         let text = super::list(&small, &options(Some(width)));
         let header = text.lines().nth(1).unwrap();
         assert_eq!(header.matches('│').count(), columns + 1, "{width}: {text}");

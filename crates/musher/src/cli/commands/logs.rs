@@ -152,6 +152,9 @@ fn print_block(
         }
     } else {
         block.write(label, &mut text)?;
+        if block.lines().next().is_some() {
+            text.push(b'\n');
+        }
     }
     ctx.console.bytes(&text);
     Ok(())
