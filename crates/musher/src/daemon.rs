@@ -32,7 +32,7 @@ use musher_core::exit::Signal;
 use musher_core::log::Stream;
 use musher_core::supervisor::Event;
 use musher_core::time::Wall;
-use musher_core::wire::bus as payload;
+use musher_core::wire::{bus as payload, dump};
 use rpc::Incoming;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -164,9 +164,9 @@ impl Hub {
             .publish(payload::PM2_KILL, &payload::kill("by SIGNAL"));
         let views = self.supervisor.views(now);
         if !views.is_empty()
-            && let Err(error) = crate::dump::write(&self.paths, &views)
+            && let Err(error) = crate::dump::write(&self.paths, &dump::encode(&views))
         {
-            journal::error(&format!("could not save the list: {error:#}"));
+            journal::error(&format!("could not save the list: {error}"));
         }
         self.handle(Event::Shutdown);
     }

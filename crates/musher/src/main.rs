@@ -8,6 +8,7 @@ mod client;
 mod daemon;
 mod dump;
 mod ecosystem;
+mod files;
 mod keeper;
 mod logfile;
 mod paths;

@@ -14,6 +14,7 @@ use super::rpc::ReplyTo;
 use super::sample::Sampler;
 use super::store::Store;
 use super::tree::Scope;
+use crate::files::{Durability, replace};
 use crate::keeper::client::KeeperClient;
 use crate::paths::Paths;
 use musher_core::id::{Incarnation, PmId, RequestId};
@@ -282,7 +283,7 @@ fn write_pid_file(path: &str, pid: Option<u32>) {
         // The next step tells if there is no directory.
         let _ = std::fs::create_dir_all(dir);
     }
-    if let Err(error) = std::fs::write(path, pid.to_string()) {
+    if let Err(error) = replace(path, &pid.to_string(), Durability::Process) {
         journal::error(&format!(
             "could not write pid file {}: {error}",
             path.display()

@@ -15,6 +15,7 @@ use super::readable::readable;
 use super::store::{Loaded, Store};
 use super::tree::Scope;
 use super::{Inbox, journal, persist, rpc, settings};
+use crate::files::{Durability, replace};
 use crate::keeper::client::{KeeperClient, KeeperMessage, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
@@ -436,8 +437,12 @@ impl Doors {
         tokio::task::spawn_local(rpc::serve(rpc, describe, ids, self.calls.clone()));
         let bus = hub.bus.clone();
         tokio::task::spawn_local(async move { bus.serve(events).await });
-        std::fs::write(&hub.paths.pid_file, std::process::id().to_string())
-            .with_context(|| format!("pid file {}", hub.paths.pid_file.display()))?;
+        replace(
+            &hub.paths.pid_file,
+            &std::process::id().to_string(),
+            Durability::Process,
+        )
+        .with_context(|| format!("pid file {}", hub.paths.pid_file.display()))?;
         if let Some(keeper) = &hub.keeper {
             keeper.ready().context("the keeper cannot be told")?;
         }

@@ -3,10 +3,9 @@
 use crate::cli::context::Context;
 use crate::cli::process::Process;
 use crate::cli::verbs::Outcome;
+use crate::files::{Durability, replace};
 use serde_json::{Map, Value};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::Path;
 
 /// Fields that belong to one life of the daemon.
@@ -28,15 +27,11 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
             .warn("PM2 is not managing any process, skipping save...");
         ctx.console.warn("To force saving use: pm2 save --force");
         if !ctx.paths.dump.exists() {
-            write_aside(&ctx.paths.dump, "[]")?;
+            replace(&ctx.paths.dump, "[]", Durability::Disk)?;
         }
         return Ok(0);
     }
-    if ctx.paths.dump.exists() {
-        let old = fs::read_to_string(&ctx.paths.dump)?;
-        write_aside(&ctx.paths.dump_backup, &old)?;
-    }
-    write_aside(&ctx.paths.dump, &serde_json::to_string_pretty(&entries)?)?;
+    crate::dump::write(&ctx.paths, &serde_json::to_string_pretty(&entries)?)?;
     let path = ctx.paths.dump.display().to_string();
     ctx.console.say(&format!("Successfully saved in {path}"));
     Ok(0)
@@ -45,7 +40,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
 /// Empties the saved list.
 pub(in crate::cli) fn clear(ctx: &mut Context) -> Outcome {
     ctx.paths.create()?;
-    write_aside(&ctx.paths.dump, "[]")?;
+    replace(&ctx.paths.dump, "[]", Durability::Disk)?;
     let path = ctx.paths.dump.display().to_string();
     ctx.console.say(&format!("Successfully created {path}"));
     Ok(0)
@@ -100,19 +95,4 @@ fn read(path: &Path) -> Option<Vec<Map<String, Value>>> {
             .cloned()
             .collect(),
     )
-}
-
-/// Writes a file aside and renames it, so a reader never sees half of it. It
-/// is for its owner only: it holds environments.
-fn write_aside(path: &Path, text: &str) -> io::Result<()> {
-    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&aside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&aside, path)
 }
