@@ -17,6 +17,7 @@
 pub mod balancer;
 pub mod message;
 pub mod sockets;
+mod takeover;
 mod worker;
 
 use crate::app::Balance;
@@ -259,7 +260,11 @@ impl Primary {
             self.leave_group(*group, run, worker.slot, !succeeded);
         }
         for group in self.groups.values_mut() {
+            let before = group.waiting.len();
             group.waiting.retain(|(asker, _)| *asker != run);
+            if group.waiting.len() < before {
+                group.owed.insert(worker.slot);
+            }
         }
         for group in self.group_ids(&worker.app) {
             self.refresh(group, now, out);

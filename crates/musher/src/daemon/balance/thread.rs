@@ -2,23 +2,20 @@
 
 use super::channel::{Link, Readable, Writable};
 use super::names::{self, ListenerName};
+use super::socket::{errno_of, make, name_of, path_of};
 use super::{BalanceEvent, Child, Command};
-use musher_core::cluster::message::{
-    Endpoint, FromWorker, Kind, SocketName, SocketOptions, ToWorker,
-};
+use musher_core::cluster::message::{FromWorker, SocketOptions, ToWorker};
 use musher_core::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::event::AppMessage;
 use musher_core::time::{Millis, Mono};
 use musher_core::wire::node_ipc::{self, Line};
-use musher_os::listen::{self, Family, PathAccess, Reuse, Stack};
-use musher_os::{clock, fd};
+use musher_os::{clock, fd, listen};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
@@ -352,8 +349,9 @@ impl Thread {
             } => {
                 let backlog = options.backlog;
                 let path = path_of(&endpoint);
-                let made = self.make(&endpoint, options, joins);
-                let result = made.as_ref().map(|fd| name_of(fd)).map_err(errno_of);
+                let member = joins.and_then(|socket| self.listeners.get(&socket));
+                let made = make(&endpoint, options, member.map(|listener| &listener.fd));
+                let result = made.as_ref().map(name_of).map_err(errno_of);
                 if let Ok(fd) = made {
                     let name = ListenerName {
                         app,
@@ -394,45 +392,6 @@ impl Thread {
             ClusterAction::KeepTicket { app, key, data } => {
                 let name = names::write_ticket(&app, &key);
                 (self.on_event)(BalanceEvent::Ticket { name, data });
-            }
-        }
-    }
-
-    fn make(
-        &self,
-        endpoint: &Endpoint,
-        options: SocketOptions,
-        joins: Option<SocketId>,
-    ) -> io::Result<OwnedFd> {
-        let backlog = u32::try_from(options.backlog).unwrap_or(listen::DEFAULT_BACKLOG);
-        if let Some(member) = joins.and_then(|socket| self.listeners.get(&socket)) {
-            // Only from the second socket on: while it is alone, nobody else
-            // may join it.
-            rustix::net::sockopt::set_socket_reuseport(&member.fd, true)?;
-            return listen::tcp_join(&member.fd, backlog);
-        }
-        let address = endpoint.address.as_deref();
-        let port = u16::try_from(endpoint.port).unwrap_or(0);
-        let stack = if options.v6_only {
-            Stack::V6Only
-        } else {
-            Stack::Dual
-        };
-        let reuse = if options.reuse_addr {
-            Reuse::Allowed
-        } else {
-            Reuse::Refused
-        };
-        match endpoint.kind {
-            Kind::Tcp4 | Kind::Tcp6 => listen::tcp(address, port, stack, backlog),
-            Kind::Udp4 => listen::udp(address, Family::V4, port, stack, reuse),
-            Kind::Udp6 => listen::udp(address, Family::V6, port, stack, reuse),
-            Kind::Pipe => {
-                let access = PathAccess {
-                    readable_all: options.readable_all,
-                    writable_all: options.writable_all,
-                };
-                listen::unix(Path::new(address.unwrap_or_default()), access, backlog)
             }
         }
     }
@@ -524,7 +483,7 @@ impl Thread {
         };
         let (wants_out, stalled_until) = match link.flush(now()) {
             Writable::Done => (false, None),
-            Writable::WhenWritable => (true, None),
+            Writable::Blocked => (true, None),
             Writable::At(at) => (false, Some(at)),
         };
         link.stalled_until = stalled_until;
@@ -543,28 +502,4 @@ fn now() -> Mono {
 
 fn token(kind: u64, id: u64) -> EventData {
     EventData::new_u64(kind << KIND_SHIFT | id)
-}
-
-fn path_of(endpoint: &Endpoint) -> Option<String> {
-    let path = endpoint
-        .address
-        .clone()
-        .filter(|_| endpoint.kind == Kind::Pipe)?;
-    // An abstract name has no file (unix(7)).
-    (!path.starts_with('\0')).then_some(path)
-}
-
-fn name_of(fd: &OwnedFd) -> Option<SocketName> {
-    let local = listen::local_address(fd).ok().flatten()?;
-    Some(SocketName {
-        address: local.address,
-        v6: local.family == "IPv6",
-        port: local.port,
-    })
-}
-
-fn errno_of(error: &io::Error) -> i32 {
-    error
-        .raw_os_error()
-        .unwrap_or(rustix::io::Errno::IO.raw_os_error())
 }
