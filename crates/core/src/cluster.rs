@@ -94,8 +94,16 @@ pub enum ClusterAction {
         /// Where.
         socket: SocketId,
     },
-    /// Close a listening socket, and unlink its path if it has one.
+    /// Close musher's copy of a socket some worker may still accept from, and
+    /// unlink its path if it has one.
     CloseSocket {
+        /// Which.
+        socket: SocketId,
+    },
+    /// As `CloseSocket`, but nobody uses it: take it out of the kernel at once
+    /// with shutdown(2), whatever duplicates are kept elsewhere. Otherwise
+    /// connections would go on to a queue that nobody empties.
+    EndSocket {
         /// Which.
         socket: SocketId,
     },

@@ -364,9 +364,14 @@ impl Primary {
         let Some(group) = self.groups.remove(&id) else {
             return;
         };
-        for held in group.sockets.values() {
-            out.push(ClusterAction::CloseSocket {
-                socket: held.socket,
+        let used = self
+            .workers
+            .values()
+            .any(|worker| worker.open.contains_key(&id));
+        for socket in group.sockets.values().map(|held| held.socket) {
+            out.push(match used {
+                true => ClusterAction::CloseSocket { socket },
+                false => ClusterAction::EndSocket { socket },
             });
         }
         let mine: Vec<_> = self
@@ -455,7 +460,7 @@ impl Primary {
             && group.sockets.len() > 1
         {
             group.sockets.remove(&slot);
-            out.push(ClusterAction::CloseSocket { socket });
+            out.push(ClusterAction::EndSocket { socket });
         }
     }
 

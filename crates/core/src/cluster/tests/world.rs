@@ -433,7 +433,9 @@ impl World {
                 socket.watched = on;
             }
             ClusterAction::Probe { socket } => self.accept_all(socket),
-            ClusterAction::CloseSocket { socket } => self.closed(socket),
+            ClusterAction::CloseSocket { socket } | ClusterAction::EndSocket { socket } => {
+                self.closed(socket);
+            }
             ClusterAction::CloseConnection { connection } => {
                 let client = self.connections.remove(&connection).expect("closed twice");
                 if self.clients[&client] == Fate::Held {

@@ -1,10 +1,24 @@
-//! From what an app asked for to a socket.
+//! From what an app asked for to a socket; the calls the thread makes.
 
+use super::thread::Shared;
 use musher_core::cluster::message::{Endpoint, Kind, SocketName, SocketOptions};
+use musher_core::time::Mono;
+use musher_os::clock;
 use musher_os::listen::{self, Family, PathAccess, Reuse, Stack};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+
+/// A held socket.
+pub(super) struct Listener {
+    pub(super) fd: Shared,
+    /// Name under which it is kept; `None` if that would be too long.
+    pub(super) name: Option<String>,
+    /// File to remove when it is closed.
+    pub(super) path: Option<String>,
+    /// Registered with epoll.
+    pub(super) watched: bool,
+}
 
 /// Makes a listening or bound socket; with a member, one more at its address.
 ///
@@ -73,4 +87,9 @@ pub(super) fn errno_of(error: &io::Error) -> i32 {
     error
         .raw_os_error()
         .unwrap_or(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Reads the clock that decides.
+pub(super) fn now() -> Mono {
+    clock::now().mono
 }

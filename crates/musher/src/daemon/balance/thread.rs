@@ -2,7 +2,7 @@
 
 use super::channel::{Link, Readable, Writable};
 use super::names::{self, ListenerName};
-use super::socket::{errno_of, make, name_of, path_of};
+use super::socket::{Listener, errno_of, make, name_of, now, path_of};
 use super::{BalanceEvent, Child, Command};
 use musher_core::cluster::message::{FromWorker, SocketOptions, ToWorker};
 use musher_core::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
@@ -10,7 +10,7 @@ use musher_core::id::Incarnation;
 use musher_core::supervisor::event::AppMessage;
 use musher_core::time::{Millis, Mono};
 use musher_core::wire::node_ipc::{self, Line};
-use musher_os::{clock, fd, listen};
+use musher_os::{fd, listen};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::{HashMap, VecDeque};
@@ -33,15 +33,6 @@ const KIND_SHIFT: u32 = 60;
 const WAKE: u64 = 0;
 const CHANNEL: u64 = 1;
 const LISTENER: u64 = 2;
-
-struct Listener {
-    fd: Shared,
-    /// Name under which it is kept; `None` if that would be too long.
-    name: Option<String>,
-    /// File to remove when it is closed.
-    path: Option<String>,
-    watched: bool,
-}
 
 /// Everything the thread owns.
 pub(super) struct Thread {
@@ -131,14 +122,7 @@ impl Thread {
             && at <= time
         {
             self.paused.pop_front();
-            if let Some(listener) = self.listeners.get(&socket).filter(|l| l.watched) {
-                let _ = epoll::modify(
-                    &self.epoll,
-                    &listener.fd,
-                    token(LISTENER, socket.0),
-                    EventFlags::IN,
-                );
-            }
+            self.set_interest(socket, EventFlags::IN);
         }
         let due = |link: &Link| link.stalled_until.is_some_and(|at| at <= time);
         let stalled: Vec<Incarnation> = self
@@ -378,6 +362,13 @@ impl Thread {
             ClusterAction::Watch { socket, on } => self.watch(socket, on),
             ClusterAction::Probe { socket } => self.accept_into(socket),
             ClusterAction::CloseSocket { socket } => self.close_socket(socket),
+            ClusterAction::EndSocket { socket } => {
+                if let Some(listener) = self.listeners.get(&socket) {
+                    // Fails for datagram sockets, which have no queue.
+                    let _ = rustix::net::shutdown(&listener.fd, rustix::net::Shutdown::Both);
+                }
+                self.close_socket(socket);
+            }
             ClusterAction::CloseConnection { connection } => {
                 self.connections.remove(&connection);
             }
@@ -441,10 +432,13 @@ impl Thread {
     }
 
     fn pause(&mut self, socket: SocketId) {
+        self.set_interest(socket, EventFlags::empty());
+        self.paused.push_back((now() + ACCEPT_PAUSE, socket));
+    }
+
+    fn set_interest(&self, socket: SocketId, flags: EventFlags) {
         if let Some(listener) = self.listeners.get(&socket).filter(|l| l.watched) {
-            let data = token(LISTENER, socket.0);
-            let _ = epoll::modify(&self.epoll, &listener.fd, data, EventFlags::empty());
-            self.paused.push_back((now() + ACCEPT_PAUSE, socket));
+            let _ = epoll::modify(&self.epoll, &listener.fd, token(LISTENER, socket.0), flags);
         }
     }
 
@@ -494,10 +488,6 @@ impl Thread {
             let _ = epoll::modify(&self.epoll, &link.fd, token(CHANNEL, run.0), flags);
         }
     }
-}
-
-fn now() -> Mono {
-    clock::now().mono
 }
 
 fn token(kind: u64, id: u64) -> EventData {
