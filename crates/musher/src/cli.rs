@@ -122,6 +122,12 @@ fn run(ctx: &mut Context, argv: &[String]) -> u8 {
         ctx.console.line(&help::all(ctx.console.style));
         return 1;
     }
+    for option in options::WITHOUT_EFFECT {
+        if ctx.parsed.has(option) {
+            let text = format!("--{option} is accepted but has no effect in this version");
+            ctx.console.warn_err(&text);
+        }
+    }
     match (verb.run)(ctx) {
         Ok(code) => code,
         Err(Failure::Told) => 1,
@@ -138,6 +144,11 @@ fn usage_error(ctx: &mut Context, error: &UsageError) -> u8 {
 }
 
 fn unknown(ctx: &mut Context, word: &str) -> u8 {
+    if verbs::NOT_IN_THIS_VERSION.contains(&word) {
+        ctx.console
+            .error(&format!("`{word}` is not in this version"));
+        return 1;
+    }
     if ctx.console.style == Style::Pm2 {
         // PM2 says this on stdout, unlike its other errors.
         let text = "[PM2][ERROR] Command not found\n";

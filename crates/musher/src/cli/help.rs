@@ -8,9 +8,17 @@ use musher_core::app::attributes::{self, FlagValue};
 /// Column of the meanings.
 const MEANING_COLUMN: usize = 46;
 
-/// Returns the six lines shown without a command.
+/// Returns the lines shown without a command; PM2's are fixed.
 pub(super) fn usage(style: Style) -> String {
     let (program, home) = names(style);
+    if style == Style::Musher {
+        return format!(
+            "usage: musher [options] <command>\n\n\
+             musher -h, --help             all available commands and options\n\
+             musher <command> -h           help on a specific command\n\n\
+             Access musher files in {home}"
+        );
+    }
     format!(
         "usage: {program} [options] <command>\n\n\
          {program} -h, --help             all available commands and options\n\

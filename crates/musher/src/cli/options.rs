@@ -94,3 +94,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     of(LOGS, "nostream", On, "print what is there and end"),
     of(LOGS, "highlight", Maybe("text"), "mark this text"),
 ];
+
+/// Options that are accepted, because PM2's scripts give them, and do nothing.
+pub(super) const WITHOUT_EFFECT: &[&str] = &["attach", "ext", "no-daemon"];

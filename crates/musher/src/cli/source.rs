@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::output::Failure;
 use crate::ecosystem::{self, App, CliOverrides, Environment};
+use crate::paths::Style;
 use musher_core::app::attributes::{ConfigError, Severity};
 use musher_core::app::resolve::Resolved;
 use serde_json::{Map, Value};
@@ -35,7 +36,14 @@ pub(super) fn file(ctx: &mut Context, path: &str) -> Result<Vec<App>, Failure> {
         argv: std::env::args().skip(1).collect(),
     };
     let outcome = ecosystem::resolve_file(path, &overrides, &environment(ctx)?)?;
-    tell(ctx, &outcome.problems);
+    if ctx.console.style == Style::Pm2 {
+        tell(ctx, &outcome.problems);
+    } else {
+        for problem in &outcome.problems {
+            let text = ecosystem::render(&outcome.config.file, problem);
+            ctx.console.err_line(&text);
+        }
+    }
     if outcome.has_errors() {
         tell_count(ctx, &outcome.problems);
         return Err(Failure::Told);

@@ -509,3 +509,53 @@ fn logs_tail_the_files_of_the_target_only() {
     );
     assert_eq!(ran.out, expected);
 }
+
+#[test]
+fn what_is_not_in_this_version_says_so() {
+    let world = world(three);
+    let refused = world.run("startup systemd");
+    assert_eq!(refused.code, 1);
+    assert_eq!(
+        refused.err,
+        "[PM2][ERROR] `startup` is not in this version\n"
+    );
+    let told = world.run("stop web --attach");
+    assert_eq!(told.code, 0);
+    assert!(
+        told.err.contains("--attach is accepted but has no effect"),
+        "{}",
+        told.err
+    );
+}
+
+#[test]
+fn kill_deletes_everything_and_waits_for_the_end() {
+    fn mortal(method: &str, argument: &Value) -> Result<Value, String> {
+        if method == "killMe" {
+            // The thread of the connection ends and with it the connection.
+            panic!("the daemon ends as it was told");
+        }
+        three(method, argument)
+    }
+    let world = world(mortal);
+    let ran = world.run("kill");
+    let n_deletes = ran
+        .methods()
+        .iter()
+        .filter(|name| **name == "deleteProcessId")
+        .count();
+    assert_eq!(n_deletes, 3);
+    assert_eq!(ran.methods()[0], "notifyKillPM2");
+    assert!(
+        ran.out.contains("[PM2] [v] All Applications Stopped\n"),
+        "{}",
+        ran.out
+    );
+    assert!(
+        ran.out.ends_with("[PM2] [v] PM2 Daemon Stopped\n"),
+        "{} {}",
+        ran.out,
+        ran.err
+    );
+    assert_eq!(ran.code, 0);
+}

@@ -262,6 +262,18 @@ pub(super) const VERBS: &[Verb] = &[
     ),
 ];
 
+/// Verbs of PM2 that are recognised and refused.
+#[rustfmt::skip]
+pub(super) const NOT_IN_THIS_VERSION: &[&str] = &[
+    "attach", "autoinstall", "backward", "conf", "create", "dash", "dashboard", "deepUpdate",
+    "deploy", "ecosystem", "examples", "expose", "forward", "get", "imonit", "init", "inspect",
+    "install", "install-otel", "link", "login", "logout", "logrotate", "module:generate",
+    "module:install", "module:publish", "module:uninstall", "module:update", "monit", "multiset",
+    "open", "package", "plus", "profile:cpu", "profile:mem", "publish", "pull", "register",
+    "send", "serve", "set", "slist", "startup", "sysinfos", "trigger", "uninstall",
+    "uninstall-otel", "unlink", "unset", "unstartup", "update", "updatePM2",
+];
+
 /// Returns the verb of a name or alias.
 pub(super) fn find(word: &str) -> Option<&'static Verb> {
     VERBS

@@ -6,11 +6,18 @@ use crate::cli::process::Process;
 use crate::cli::roll::{self, Action};
 use crate::cli::verbs::Outcome;
 use crate::client::Client;
+use crate::paths::Style;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for the daemon's end: every stop ladder may take its patience.
 const GONE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Longest wait for the socket after the daemon's end.
+const SOCKET_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at the socket.
+const SOCKET_PAUSE: Duration = Duration::from_millis(5);
 
 /// Asks the daemon for a sign of life.
 pub(in crate::cli) fn ping(ctx: &mut Context) -> Outcome {
@@ -26,7 +33,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     let Some(daemon) = ctx.running_daemon()? else {
         ctx.console.warn_err("No process found");
         ctx.console.say("[v] All Applications Stopped");
-        ctx.console.say("[v] PM2 Daemon Stopped");
+        say_stopped(ctx);
         return Ok(0);
     };
     // It has no answer on PM2's wire.
@@ -49,10 +56,30 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     // PM2's daemon signals this pid with SIGQUIT; 0 is nobody, and the end of
     // the connection says the same.
     daemon.send("killMe", &[json!({})])?;
-    if !daemon.wait_closed(GONE_DEADLINE) || Client::connect(&ctx.paths)?.is_some() {
+    if !daemon.wait_closed(GONE_DEADLINE) || !is_gone(ctx)? {
         let text = "the daemon has not ended; its log tells why";
         return Err(Failure::Error(text.to_owned()));
     }
-    ctx.console.say("[v] PM2 Daemon Stopped");
+    say_stopped(ctx);
     Ok(0)
+}
+
+/// Waits until nobody accepts on the socket: the keeper holds it a moment
+/// longer than the daemon.
+fn is_gone(ctx: &Context) -> Result<bool, Failure> {
+    let deadline = Instant::now() + SOCKET_DEADLINE;
+    while Client::connect(&ctx.paths)?.is_some() {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(SOCKET_PAUSE);
+    }
+    Ok(true)
+}
+
+fn say_stopped(ctx: &mut Context) {
+    ctx.console.say(match ctx.console.style {
+        Style::Pm2 => "[v] PM2 Daemon Stopped",
+        Style::Musher => "[v] Daemon Stopped",
+    });
 }

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Lines shown first.
 const N_LINES: usize = 15;
 
+/// Columns of the label at least; it grows with the longest one seen.
+const MIN_LABEL_WIDTH: usize = 9;
+
 /// How long one wait for an event may take before it is begun again.
 const WAIT: Duration = Duration::from_secs(3600);
 
@@ -162,7 +165,7 @@ fn print_block(
 
 /// Follows the bus until the daemon ends or the reader goes away.
 fn stream(ctx: &mut Context, mut subscriber: Subscriber, selection: &Selection) -> Outcome {
-    let mut label_width = 0;
+    let mut label_width = MIN_LABEL_WIDTH;
     loop {
         let event = match subscriber.next(WAIT) {
             Ok(event) => event,

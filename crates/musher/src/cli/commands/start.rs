@@ -61,6 +61,16 @@ pub(in crate::cli) fn file(
 ) -> Result<(), Failure> {
     let apps = source::file(ctx, path)?;
     let list = ctx.list()?;
+    let absent: Vec<&str> = apps
+        .iter()
+        .map(|app| app.name.as_str())
+        .filter(|name| ids_of(&list, name).is_empty())
+        .collect();
+    if !absent.is_empty() {
+        let names = absent.join(", ");
+        ctx.console
+            .warn(&format!("Applications {names} not running, starting..."));
+    }
     let mut n_failed = 0;
     for app in &apps {
         let ids = ids_of(&list, &app.name);
