@@ -15,6 +15,7 @@ pub mod axon;
 pub mod bus;
 pub mod dump;
 pub mod inspect;
+pub mod node_ipc;
 pub mod pm2_env;
 pub mod rpc;
 pub mod state;

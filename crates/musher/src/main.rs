@@ -5,15 +5,14 @@
 
 mod cli;
 mod client;
-#[allow(dead_code, reason = "the daemon's loop is the caller")]
 mod daemon;
-#[allow(dead_code, unused_imports, reason = "the daemon uses the rest")]
+mod dump;
 mod ecosystem;
-#[allow(dead_code, reason = "the daemon uses the rest")]
+mod keeper;
 mod logfile;
 mod paths;
 mod roles;
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    roles::inner().unwrap_or_else(cli::main)
 }

@@ -4,10 +4,9 @@
 //! shell job ends it; its output goes to a file. A pipe tells the starter when
 //! it is ready. It never waits without a deadline.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use rustix::fs::{Mode, OFlags, open};
 
 use crate::exec::{self, ChildFds, Image};
 use crate::fd;
-use crate::spawn::{ExecOutcome, SpawnError, Step, read_exec_result};
+use crate::spawn::{self, ExecOutcome, SpawnError, Step, read_exec_result};
 
 /// Number of the ready pipe's write end in the started process: it writes one
 /// byte there when it serves, and closes it.
@@ -44,7 +43,7 @@ pub enum Readiness {
 /// # Errors
 /// The failed step, with the file it was about.
 pub fn start(argv: &[impl AsRef<OsStr>], log: &Path, cwd: &Path) -> Result<OwnedFd, SpawnError> {
-    let image = image_of(argv, cwd)?;
+    let image = spawn::image_with_own_env(argv, cwd)?;
     let subject = log.display().to_string();
     let dup_error = |error: io::Error| step_error(Step::Dup, &error, &subject);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
@@ -143,28 +142,6 @@ fn fork_twice(image: &Image, fds: ChildFds) -> Result<(), i32> {
         true => Err(libc::WEXITSTATUS(status)),
         false => Err(libc::EAGAIN),
     }
-}
-
-fn image_of(argv: &[impl AsRef<OsStr>], cwd: &Path) -> Result<Image, SpawnError> {
-    let c_string = |bytes: Vec<u8>| {
-        CString::new(bytes).map_err(|_| SpawnError::new(Step::Resolve, libc::EINVAL, "an argument"))
-    };
-    let arguments = argv
-        .iter()
-        .map(|argument| c_string(argument.as_ref().as_bytes().to_vec()))
-        .collect::<Result<Vec<_>, _>>()?;
-    let Some(program) = arguments.first().cloned() else {
-        return Err(SpawnError::new(
-            Step::Resolve,
-            libc::EINVAL,
-            "an empty command",
-        ));
-    };
-    let env = std::env::vars_os()
-        .map(|(name, value)| c_string([name.into_vec(), value.into_vec()].join(&b'=')))
-        .collect::<Result<Vec<_>, _>>()?;
-    let cwd = c_string(cwd.as_os_str().as_bytes().to_vec())?;
-    Ok(Image::new(program, arguments, env, cwd, None))
 }
 
 fn step_error(step: Step, error: &io::Error, subject: &str) -> SpawnError {

@@ -115,6 +115,58 @@ pub fn set_pipe_size(fd: impl AsFd, n_bytes: usize) -> io::Result<usize> {
     Ok(rustix::pipe::fcntl_getpipe_size(&fd)?)
 }
 
+/// Takes over a descriptor that the starter of this process left open for it,
+/// by its number; from then on it is close-on-exec.
+///
+/// It refuses whatever is close-on-exec: that was opened by this process, has
+/// an owner, and must not get a second one. So each number can be taken once.
+///
+/// # Errors
+/// `EBADF` if nothing inheritable is open at this number, or it is one of the
+/// standard descriptors.
+pub fn take_inherited(number: i32) -> io::Result<OwnedFd> {
+    let unusable = || io::Error::from_raw_os_error(libc::EBADF);
+    if number <= libc::STDERR_FILENO {
+        return Err(unusable());
+    }
+    // SAFETY: F_GETFD on a number that need not be open.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        return Err(unusable());
+    }
+    // SAFETY: it is open and came through exec, so nothing in this process
+    // owns it; marked close-on-exec, it cannot be taken again.
+    let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
+
+/// Returns a duplicate of this process's stderr.
+///
+/// # Errors
+/// `EBADF` if it is closed, `EMFILE`.
+pub fn own_stderr() -> io::Result<OwnedFd> {
+    dup(std::io::stderr())
+}
+
+/// Raises the soft limit of open descriptors to the hard one and returns it;
+/// children inherit it, as they do from Node.
+///
+/// # Errors
+/// Of setrlimit(2).
+pub fn raise_limit() -> io::Result<Option<u64>> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        setrlimit(Resource::Nofile, raised)?;
+    }
+    Ok(limit.maximum)
+}
+
 /// Opens `/dev/null` for reading and writing.
 ///
 /// # Errors
@@ -260,6 +312,45 @@ fn recv(
     })
 }
 
+/// What to wait for on a descriptor. The end of the other side always counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Something to read.
+    Read,
+    /// Room to write.
+    Write,
+    /// Either.
+    Both,
+    /// Nothing but its end.
+    End,
+}
+
+/// Waits until something happens on one of the descriptors, or `limit` is
+/// over; returns on which, in the order given.
+///
+/// # Errors
+/// Of poll(2); an interruption by a signal counts as nothing happened.
+pub fn wait_for<const N: usize>(
+    fds: [(BorrowedFd<'_>, Interest); N],
+    limit: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    let mut polled = fds.map(|(fd, interest)| {
+        let flags = match interest {
+            Interest::Read => PollFlags::IN,
+            Interest::Write => PollFlags::OUT,
+            Interest::Both => PollFlags::IN | PollFlags::OUT,
+            Interest::End => PollFlags::empty(),
+        };
+        PollFd::from_borrowed_fd(fd, flags)
+    });
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    match poll(&mut polled, limit.as_ref()) {
+        Ok(_) => Ok(polled.map(|fd| !fd.revents().is_empty())),
+        Err(Errno::INTR) => Ok([false; N]),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Waits until at least one descriptor can be read or has hung up, or `limit`
 /// is over; returns which, in the order given.
 ///
@@ -269,11 +360,5 @@ pub fn wait_readable<const N: usize>(
     fds: [BorrowedFd<'_>; N],
     limit: Option<Duration>,
 ) -> io::Result<[bool; N]> {
-    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-    match poll(&mut polled, limit.as_ref()) {
-        Ok(_) => Ok(polled.map(|fd| !fd.revents().is_empty())),
-        Err(Errno::INTR) => Ok([false; N]),
-        Err(errno) => Err(errno.into()),
-    }
+    wait_for(fds.map(|fd| (fd, Interest::Read)), limit)
 }

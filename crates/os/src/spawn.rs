@@ -6,7 +6,7 @@
 //! run or where output goes: the plan and the descriptors say it.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -112,7 +112,27 @@ pub fn spawn(
     env_extra: &[(String, String)],
     stdio: Stdio,
 ) -> Result<Spawned, SpawnError> {
-    let image = image_of(plan, env_extra)?;
+    start(&image_of(plan, env_extra)?, stdio, &plan.program)
+}
+
+/// Starts a program of musher's own with the caller's environment, in
+/// directory `cwd`; `argv[0]` is a path. Otherwise as [`spawn`].
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_own(
+    argv: &[impl AsRef<OsStr>],
+    cwd: &Path,
+    stdio: Stdio,
+) -> Result<Spawned, SpawnError> {
+    let image = image_with_own_env(argv, cwd)?;
+    let subject = argv
+        .first()
+        .map(|program| program.as_ref().to_string_lossy());
+    start(&image, stdio, &subject.unwrap_or_default())
+}
+
+fn start(image: &Image, stdio: Stdio, subject: &str) -> Result<Spawned, SpawnError> {
     let pipe_error = |errno: Errno| SpawnError::new(Step::Pipe, errno.raw_os_error(), "");
     let (exec_pipe, report) =
         pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(pipe_error)?;
@@ -125,8 +145,8 @@ pub fn spawn(
         ],
         report: report.as_raw_fd(),
     };
-    let fork_error = |errno| SpawnError::new(Step::Fork, errno, &plan.program);
-    let pid = fork(&image, fds).map_err(fork_error)?;
+    let fork_error = |errno| SpawnError::new(Step::Fork, errno, subject);
+    let pid = fork(image, fds).map_err(fork_error)?;
     drop((stdio, report));
     // The child is ours and unreaped, so its pid cannot have been given away.
     let pidfd = reap::pidfd_open(pid).map_err(|error| {
@@ -202,6 +222,28 @@ fn image_of(plan: &SpawnPlan, env_extra: &[(String, String)]) -> Result<Image, S
         c_string(plan.cwd.as_bytes(), &plan.cwd)?,
         plan.run_as.map(credentials_of),
     ))
+}
+
+pub(crate) fn image_with_own_env(
+    argv: &[impl AsRef<OsStr>],
+    cwd: &Path,
+) -> Result<Image, SpawnError> {
+    let arguments = argv
+        .iter()
+        .map(|argument| c_string(argument.as_ref().as_bytes(), "an argument"))
+        .collect::<Result<Vec<_>, _>>()?;
+    let Some(program) = arguments.first().cloned() else {
+        return Err(SpawnError::new(
+            Step::Resolve,
+            libc::EINVAL,
+            "an empty command",
+        ));
+    };
+    let env = std::env::vars_os()
+        .map(|(name, value)| c_string(&[name.as_bytes(), value.as_bytes()].join(&b'='), "env"))
+        .collect::<Result<Vec<_>, _>>()?;
+    let cwd = c_string(cwd.as_os_str().as_bytes(), "the directory")?;
+    Ok(Image::new(program, arguments, env, cwd, None))
 }
 
 fn credentials_of(run_as: RunAs) -> Credentials {

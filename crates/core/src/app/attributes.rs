@@ -1,4 +1,4 @@
-// table: exempt from the line budget
+// tidy: table
 //! Every attribute of an app, one row each: name, aliases, kind, default,
 //! command line flags, meaning.
 //!
@@ -365,14 +365,17 @@ pub fn flags() -> impl Iterator<Item = &'static Attribute> {
 }
 
 /// Returns the attributes of `declared` that are kept without an effect,
-/// canonical names in the order of the table.
+/// canonical names in the order of the table. Those that only say what
+/// happens anyway (false, or the default) are left out.
 pub fn without_effect(declared: &Map<String, Value>) -> impl Iterator<Item = &'static str> {
     ATTRIBUTES
         .iter()
         .filter(|row| {
-            row.stage == Stage::Stored
-                && row.origin == Origin::Musher
-                && declared.contains_key(row.name)
+            let asked = |value: &Value| {
+                *value != Value::Bool(false)
+                    && value::text(value).is_none_or(|text| row.default != Some(text.as_str()))
+            };
+            row.stage == Stage::Stored && declared.get(row.name).is_some_and(asked)
         })
         .map(|row| row.name)
 }
@@ -513,7 +516,12 @@ fn check_codes(row: &Attribute, value: &Value) -> Result<Value, ConfigError> {
         None => std::slice::from_ref(value),
     };
     let codes: Option<Vec<i64>> = items.iter().map(value::integer).collect();
-    codes.map(Value::from).ok_or_else(|| wrong_type(row, value))
+    match codes.as_deref() {
+        // PM2 stores one code as a number, so children see it as a variable.
+        Some([code]) => Ok((*code).into()),
+        Some(codes) => Ok(codes.into()),
+        None => Err(wrong_type(row, value)),
+    }
 }
 
 fn check_instances(row: &Attribute, value: &Value) -> Result<Value, ConfigError> {
@@ -787,6 +795,7 @@ mod tests {
             ("instances", json!("max"), json!(0)),
             ("instances", json!("4"), json!(4)),
             ("stop_exit_codes", json!(["0", 143]), json!([0, 143])),
+            ("stop_exit_codes", json!([1]), json!(1)),
             ("watch", json!("src"), json!("src")),
         ] {
             let raw = Map::from_iter([(key.to_owned(), value)]);
@@ -794,6 +803,14 @@ mod tests {
             assert!(mistakes.is_empty(), "{mistakes:?}");
             assert_eq!(out[key], expected);
         }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named_unless_it_asks_for_nothing() {
+        let declared = json!({"watch": true, "vizion": true, "kill_retry_time": 100,
+            "v8": false, "alerts": {"mail": "x"}, "name": "a"});
+        let named: Vec<&str> = without_effect(declared.as_object().unwrap()).collect();
+        assert_eq!(named, ["alerts", "watch"]);
     }
 
     #[test]

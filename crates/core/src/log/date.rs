@@ -66,6 +66,7 @@ pub struct Civil {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DateFormat {
     parts: Vec<Part>,
+    shows_milliseconds: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,20 +224,23 @@ impl DateFormat {
                 rest = after;
             }
         }
-        DateFormat { parts }
-    }
-
-    /// Returns true when two instants of one second may be written differently.
-    pub fn shows_milliseconds(&self) -> bool {
         let fine = [
             Token::Tenths,
             Token::Hundredths,
             Token::Milliseconds,
             Token::UnixMilliseconds,
         ];
-        self.parts
-            .iter()
-            .any(|part| matches!(part, Part::Token(token) if fine.contains(token)))
+        DateFormat {
+            shows_milliseconds: parts
+                .iter()
+                .any(|part| matches!(part, Part::Token(token) if fine.contains(token))),
+            parts,
+        }
+    }
+
+    /// Returns true when two instants of one second may be written differently.
+    pub const fn shows_milliseconds(&self) -> bool {
+        self.shows_milliseconds
     }
 
     /// Writes an instant in this format.

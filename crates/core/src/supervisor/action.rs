@@ -3,7 +3,7 @@
 //! An action is so precise that carrying it out needs no choice.
 
 use super::request::{Reply, RequestError};
-use crate::app::RunAs;
+use crate::app::{Balance, RunAs};
 use crate::exit::Signal;
 use crate::id::{Incarnation, PmId, RequestId};
 use crate::view::ProcessView;
@@ -55,13 +55,13 @@ pub enum Action {
         /// Which run.
         run: Incarnation,
     },
-    /// The app's process count fell or the app is gone: listening sockets of
-    /// the slots from `n_slots` on are drained and closed.
-    TrimSlots {
+    /// The set of slots an app uses changed: listening sockets of every other
+    /// slot are drained and closed.
+    Slots {
         /// Name and namespace of the app.
         app: AppKey,
-        /// Slots that stay.
-        n_slots: u32,
+        /// Slots that have a process which is up or meant to be, ascending.
+        live: Vec<u32>,
     },
     /// Publish a process event on the bus.
     Emit {
@@ -121,6 +121,8 @@ pub struct SpawnPlan {
     pub app: AppKey,
     /// Instance number: the slot of listening sockets.
     pub slot: u32,
+    /// How connections are spread over the app's workers.
+    pub balance: Balance,
     /// Program by path, or by name to be looked up in the PATH of `env`.
     pub program: String,
     /// Arguments after the program name.

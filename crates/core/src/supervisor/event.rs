@@ -27,6 +27,8 @@ pub enum Event {
         run: Incarnation,
         /// The failed step and the system's reason, for people.
         reason: String,
+        /// Whether trying again can help.
+        kind: SpawnFailure,
     },
     /// The main process of a run ended.
     Exited {
@@ -54,6 +56,15 @@ pub enum Event {
     Deadline,
     /// The daemon itself is told to end (SIGTERM, SIGINT, SIGQUIT).
     Shutdown,
+}
+
+/// Whether a start that failed may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SpawnFailure {
+    /// Nothing changes by waiting: no such file, no permission, no such directory.
+    Permanent,
+    /// The machine is short of something: processes, memory, descriptors.
+    Transient,
 }
 
 /// What a worker or forked app said, as far as supervision cares.

@@ -31,6 +31,10 @@ pub struct SavedProcess {
     pub want: SavedWant,
     /// What is, while nothing runs.
     pub idle: SavedIdle,
+    /// Why the status is what it is, for people.
+    pub reason: Option<String>,
+    /// The first launch was announced on the bus.
+    pub announced: bool,
     /// Restarts since the first launch.
     pub restart_time: u32,
     /// Unstable runs since the last stable one.
@@ -63,12 +67,16 @@ pub enum SavedWant {
     Up,
     /// Not to run.
     Down,
+    /// Not to be.
+    Gone,
 }
 
 /// Why nothing runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum SavedIdle {
+    /// To be started at once.
+    Due,
     /// Nobody wants it to; or it runs.
     Stopped,
     /// Given up.
@@ -296,6 +304,7 @@ mod tests {
     fn idles() -> impl Strategy<Value = SavedIdle> {
         prop_oneof![
             Just(SavedIdle::Stopped),
+            Just(SavedIdle::Due),
             ".*".prop_map(|reason| SavedIdle::Errored { reason }),
             (any::<i64>(), ".*").prop_map(|(due, reason)| SavedIdle::Waiting { due, reason }),
         ]
@@ -319,7 +328,11 @@ mod tests {
             maps(),
             maps(),
         );
-        let want = any::<bool>().prop_map(|up| if up { SavedWant::Up } else { SavedWant::Down });
+        let want = prop_oneof![
+            Just(SavedWant::Up),
+            Just(SavedWant::Down),
+            Just(SavedWant::Gone),
+        ];
         let wish = (
             want,
             idles(),
@@ -339,6 +352,8 @@ mod tests {
                 unique_id: texts.0,
                 want: wish.0,
                 idle: wish.1,
+                reason: texts.1.clone(),
+                announced: wish.3,
                 restart_time: counts.2,
                 unstable_restarts: counts.3,
                 created_at: times.0,

@@ -6,7 +6,6 @@ pub(super) mod describe;
 pub(super) mod env;
 pub(super) mod flush;
 pub(super) mod id;
-pub(super) mod internal;
 pub(super) mod kill;
 pub(super) mod list;
 pub(super) mod logs;

@@ -260,8 +260,6 @@ pub(super) const VERBS: &[Verb] = &[
         "check a config file",
         commands::config::run,
     ),
-    verb("keeper", "", 0, "", commands::internal::keeper),
-    verb("daemon", "", 0, "", commands::internal::daemon),
 ];
 
 /// Verbs of PM2 that are recognised and refused.

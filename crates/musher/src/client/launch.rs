@@ -76,15 +76,8 @@ pub(crate) fn ensure_daemon(
         home: paths.home.clone(),
         source,
     })?;
-    start_once(
-        paths,
-        &[
-            executable.into_os_string(),
-            OsString::from("keeper"),
-            paths.home.clone().into_os_string(),
-        ],
-        announce,
-    )
+    let argv = crate::roles::keeper_argv(&paths.home, executable.into_os_string());
+    start_once(paths, &argv, announce)
 }
 
 /// Starts `argv` unless another client was faster.

@@ -11,7 +11,9 @@ pub(super) fn json(file: &str, source: &str) -> Result<Value, LoadError> {
         let at = error
             .position()
             .map(|at| (at.line as u32 + 1, at.column as u32 + 1));
-        malformed(file, at, &error.to_string())
+        let text = error.to_string();
+        let message = text.split(" at line ").next().unwrap_or_default();
+        malformed(file, at, message)
     })
 }
 

@@ -77,12 +77,7 @@ pub(crate) fn resolve_file(
     for (index, app) in config.apps.iter().enumerate() {
         let label = format!("apps[{index}]");
         let Some(raw) = app.as_object() else {
-            let mut error = ConfigError::error(
-                "",
-                format!("an app must be an object, not {}", super::kind(app)),
-            );
-            error.app = label;
-            problems.push(error);
+            problems.push(no_object(&label, app));
             continue;
         };
         let declared = resolve::declared_name(raw);
@@ -163,6 +158,14 @@ pub(crate) fn render(file: &str, problem: &ConfigError) -> String {
         Severity::Warning => "warning",
     };
     format!("{}: {severity}: {problem}", place(file, problem.at))
+}
+
+fn no_object(label: &str, app: &Value) -> ConfigError {
+    let found = super::kind(app);
+    ConfigError {
+        app: label.to_owned(),
+        ..ConfigError::error("", format!("an app must be an object, not {found}"))
+    }
 }
 
 /// Where one declaration comes from.

@@ -89,8 +89,9 @@ fn every_broken_file_names_line_column_and_the_next_step() {
         ("syntax.config.js", ":3:17", "SyntaxError"),
         ("syntax.config.mjs", ":3:", "SyntaxError"),
         ("throws.config.js", ":3:44", "TypeError"),
+        ("./esm/../throws.config.js", ":3:44", "TypeError"),
         ("missing-module.config.js", ":1:18", "not-there.js"),
-        ("broken.json", ":2:29", ""),
+        ("broken.json", ":2:28", "expected value\ncheck"),
         ("broken.yaml", ":", ""),
         ("broken.toml", ":3:10", ""),
     ] {
@@ -226,6 +227,32 @@ fn a_file_that_does_not_end_is_stopped() {
     )
     .unwrap_err();
     assert!(matches!(error, LoadError::TimedOut { .. }), "{error:?}");
+}
+
+#[test]
+fn what_a_stopped_file_has_started_is_stopped_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spawn.config.js");
+    std::fs::write(
+        &path,
+        "const { spawn } = require('child_process');\n\
+         const child = spawn('sleep', ['60'], { stdio: 'inherit' });\n\
+         require('fs').writeFileSync(__dirname + '/pid', String(child.pid));\n\
+         module.exports = new Promise(() => setInterval(() => {}, 1000));",
+    )
+    .unwrap();
+    let error = load(&path.to_string_lossy(), &options(Duration::from_secs(2))).unwrap_err();
+    assert!(matches!(error, LoadError::TimedOut { .. }), "{error:?}");
+    let pid = std::fs::read_to_string(directory.path().join("pid")).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    // Gone, or a zombie that only waits for init.
+    let alive = || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+    };
+    while alive() {
+        assert!(std::time::Instant::now() < deadline, "{pid} is still alive");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub fn plan(argv: &[&str]) -> SpawnPlan {
             name: "app".to_owned(),
         },
         slot: 0,
+        balance: musher_core::app::Balance::Even,
         program: argv[0].to_owned(),
         args: argv[1..]
             .iter()

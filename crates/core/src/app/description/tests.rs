@@ -1,4 +1,5 @@
 use super::*;
+use crate::app::ExecMode;
 use proptest::prelude::*;
 use serde_json::json;
 

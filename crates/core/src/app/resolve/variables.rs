@@ -1,6 +1,7 @@
 //! The variables of an app, layer over layer.
 
-use super::{Context, Draft, Source};
+use super::draft::Draft;
+use super::{Context, Source};
 use crate::app::attributes::{self, ConfigError};
 use serde_json::{Map, Value};
 

@@ -5,6 +5,8 @@
 //! that cannot be written loses what comes, counted, and is tried again every
 //! [`RETRY`]. Nothing here waits.
 
+use musher_core::id::Incarnation;
+use musher_core::log::Stream;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -32,14 +34,31 @@ struct LogFile {
     fd: Option<OwnedFd>,
     /// Streams that write to it.
     n_users: usize,
-    /// A failed write left half a line at its end.
-    torn: bool,
+    end: End,
     /// Not to be tried before.
     retry_at: Option<Instant>,
     /// When to look whether it was deleted.
     check_at: Instant,
     /// The last failure.
     error: Errno,
+}
+
+/// Who writes to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Writer {
+    pub(super) run: Incarnation,
+    pub(super) stream: Stream,
+}
+
+/// What a file ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// A whole line.
+    Line,
+    /// The beginning of a line its writer may continue.
+    Begun(Writer),
+    /// The beginning of a line whose rest was lost.
+    Torn,
 }
 
 /// What could not be written.
@@ -59,7 +78,7 @@ impl Files {
                 path: Arc::clone(path),
                 fd: None,
                 n_users: 0,
-                torn: false,
+                end: End::Line,
                 retry_at: None,
                 check_at: now + LINK_CHECK,
                 error: Errno::IO,
@@ -85,28 +104,45 @@ impl Files {
         }
     }
 
-    /// Appends `bytes`.
+    /// Appends `bytes`. A line somebody else has begun is ended first: theirs is
+    /// split, this one is intact.
     ///
     /// # Errors
     /// [`Loss`] with the bytes at the end that are not in the file.
-    pub(super) fn append(&mut self, path: &str, bytes: &[u8], now: Instant) -> Result<(), Loss> {
+    pub(super) fn append(
+        &mut self,
+        path: &str,
+        writer: Writer,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), Loss> {
         match self.by_path.get_mut(path) {
-            Some(file) => file.append(bytes, now),
+            Some(file) => file.append(writer, bytes, now),
             None => Ok(()),
         }
     }
 }
 
 impl LogFile {
-    fn append(&mut self, bytes: &[u8], now: Instant) -> Result<(), Loss> {
+    fn append(&mut self, writer: Writer, bytes: &[u8], now: Instant) -> Result<(), Loss> {
+        let Some(last) = bytes.last() else {
+            return Ok(());
+        };
         let mut rest = bytes;
-        match self.write(&mut rest, now) {
-            Ok(()) => Ok(()),
+        match self.write(writer, &mut rest, now) {
+            Ok(()) => {
+                self.end = match last {
+                    b'\n' => End::Line,
+                    _ => End::Begun(writer),
+                };
+                Ok(())
+            }
             Err(error) => {
-                if rest.len() < bytes.len() {
-                    let written = bytes.len() - rest.len();
-                    self.torn = bytes[written - 1] != b'\n';
-                }
+                let n_written = bytes.len() - rest.len();
+                self.end = match (bytes[..n_written].last(), self.end) {
+                    (Some(b'\n'), _) | (None, End::Line) => End::Line,
+                    (Some(_), _) | (None, End::Begun(_) | End::Torn) => End::Torn,
+                };
                 Err(Loss {
                     n_bytes: rest.len(),
                     error,
@@ -115,7 +151,7 @@ impl LogFile {
         }
     }
 
-    fn write(&mut self, rest: &mut &[u8], now: Instant) -> Result<(), Errno> {
+    fn write(&mut self, writer: Writer, rest: &mut &[u8], now: Instant) -> Result<(), Errno> {
         self.open(now);
         if self.retry_at.is_some() {
             return Err(self.error);
@@ -126,7 +162,19 @@ impl LogFile {
         let Some(fd) = &self.fd else {
             return Err(self.error);
         };
-        let written = end_torn_line(fd, &mut self.torn).and_then(|()| write_all(fd, rest));
+        let may_go_on = match self.end {
+            End::Line => true,
+            End::Begun(by) => by == writer,
+            End::Torn => false,
+        };
+        let written = if may_go_on {
+            write_all(fd, rest)
+        } else {
+            write_all(fd, &mut b"\n".as_slice()).and_then(|()| {
+                self.end = End::Line;
+                write_all(fd, rest)
+            })
+        };
         if let Err(error) = written {
             self.fail(error, now);
             return Err(error);
@@ -152,7 +200,7 @@ impl LogFile {
 
     fn reopen(&mut self, now: Instant) {
         self.fd = None;
-        self.torn = false;
+        self.end = End::Line;
         self.retry_at = None;
         self.open(now);
     }
@@ -170,15 +218,6 @@ impl LogFile {
         self.error = error;
         self.retry_at = Some(now + RETRY);
     }
-}
-
-/// Ends the half line a failure left, so that the next line is intact.
-fn end_torn_line(fd: &OwnedFd, torn: &mut bool) -> Result<(), Errno> {
-    if *torn {
-        write_all(fd, &mut b"\n".as_slice())?;
-        *torn = false;
-    }
-    Ok(())
 }
 
 fn write_all(fd: &OwnedFd, rest: &mut &[u8]) -> Result<(), Errno> {
@@ -235,6 +274,11 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    const WRITER: Writer = Writer {
+        run: Incarnation(1),
+        stream: Stream::Out,
+    };
+
     fn path_in(dir: &tempfile::TempDir, name: &str) -> Arc<str> {
         Arc::from(dir.path().join(name).to_str().unwrap())
     }
@@ -245,7 +289,7 @@ mod tests {
         let path = path_in(&dir, "a/b/app-out.log");
         let mut files = Files::default();
         files.acquire(&path, Instant::now());
-        files.append(&path, b"x\n", Instant::now()).unwrap();
+        files.append(&path, WRITER, b"x\n", Instant::now()).unwrap();
         let mode = std::fs::metadata(&*path).unwrap().permissions().mode() & 0o777;
         let expected = if rustix::process::geteuid().is_root() {
             0o600
@@ -265,7 +309,9 @@ mod tests {
         std::os::unix::fs::symlink(&victim, &*path).unwrap();
         let mut files = Files::default();
         files.acquire(&path, Instant::now());
-        let loss = files.append(&path, b"x\n", Instant::now()).unwrap_err();
+        let loss = files
+            .append(&path, WRITER, b"x\n", Instant::now())
+            .unwrap_err();
         assert_eq!((loss.n_bytes, loss.error), (2, Errno::LOOP));
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
     }
@@ -277,9 +323,11 @@ mod tests {
         let mut files = Files::default();
         let now = Instant::now();
         files.acquire(&path, now);
-        files.append(&path, b"old\n", now).unwrap();
+        files.append(&path, WRITER, b"old\n", now).unwrap();
         std::fs::remove_file(&*path).unwrap();
-        files.append(&path, b"new\n", now + LINK_CHECK).unwrap();
+        files
+            .append(&path, WRITER, b"new\n", now + LINK_CHECK)
+            .unwrap();
         assert_eq!(std::fs::read(&*path).unwrap(), b"new\n");
     }
 
@@ -292,10 +340,16 @@ mod tests {
         let mut files = Files::default();
         let now = Instant::now();
         files.acquire(&path, now);
-        assert_eq!(files.append(&path, b"a\n", now).unwrap_err().n_bytes, 2);
+        assert_eq!(
+            files
+                .append(&path, WRITER, b"a\n", now)
+                .unwrap_err()
+                .n_bytes,
+            2
+        );
         std::fs::remove_file(&blocker).unwrap();
-        files.append(&path, b"b\n", now).unwrap_err();
-        files.append(&path, b"c\n", now + RETRY).unwrap();
+        files.append(&path, WRITER, b"b\n", now).unwrap_err();
+        files.append(&path, WRITER, b"c\n", now + RETRY).unwrap();
         assert_eq!(std::fs::read(&*path).unwrap(), b"c\n");
     }
 
@@ -307,7 +361,9 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &*path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let mut files = Files::default();
         files.acquire(&path, Instant::now());
-        let loss = files.append(&path, b"x\n", Instant::now()).unwrap_err();
+        let loss = files
+            .append(&path, WRITER, b"x\n", Instant::now())
+            .unwrap_err();
         assert_eq!(loss.error, Errno::NXIO);
     }
 }

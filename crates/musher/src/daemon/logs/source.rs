@@ -6,7 +6,7 @@
 
 use super::Source;
 use super::clock::Clock;
-use super::files::Files;
+use super::files::{Files, Writer};
 use super::outlet::{Losses, Origin, Outlet};
 use musher_core::id::Incarnation;
 use musher_core::log::{Civil, DateFormat, Format, Framer, LINE_MAX_BYTES, Stream};
@@ -316,11 +316,15 @@ impl Tap {
     }
 
     fn append(&mut self, bytes: &[u8], ways: &mut Ways, now: Instant) {
+        let writer = Writer {
+            run: self.origin.run,
+            stream: self.origin.stream,
+        };
         let mut failure = None;
         for link in &mut self.links {
             let whole = link.skip_torn_line(bytes);
             let mut n_lost = bytes.len() - whole.len();
-            if let Err(loss) = ways.files.append(&link.path, whole, now) {
+            if let Err(loss) = ways.files.append(&link.path, writer, whole, now) {
                 n_lost += loss.n_bytes;
                 link.is_torn = whole.last().is_some_and(|byte| *byte != b'\n');
                 failure = Some((Arc::clone(&link.path), loss.error));

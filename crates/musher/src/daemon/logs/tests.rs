@@ -98,7 +98,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < DEADLINE, "waited in vain for {what}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -477,6 +477,29 @@ fn a_prompt_without_newline_is_shown_after_a_while() {
 }
 
 #[test]
+fn a_begun_line_does_not_spoil_the_line_of_another_process() {
+    let harness = Harness::new();
+    let output = Output {
+        out: harness.file("merged.log"),
+        ..Output::default()
+    };
+    let path = harness.path("merged.log");
+    let mut slow = harness.attach(1, Stream::Out, &output);
+    let mut quick = harness.attach(2, Stream::Out, &output);
+    slow.write_all(b"name? ").unwrap();
+    wait_until("the prompt", || {
+        std::fs::read(&path).is_ok_and(|text| text == b"name? ")
+    });
+    quick.write_all(b"whole\n").unwrap();
+    drop(quick);
+    harness.finish(2);
+    slow.write_all(b"me\n").unwrap();
+    drop(slow);
+    harness.finish(1);
+    assert_eq!(read(&path), "name? \nwhole\nme\n");
+}
+
+#[test]
 fn a_full_device_loses_only_its_own_copy_and_says_so() {
     let harness = Harness::new();
     let output = Output {
@@ -535,44 +558,53 @@ impl Drop for Tmpfs {
 /// that goes away.
 #[test]
 fn writing_goes_on_by_itself_when_the_disk_has_room_again() {
+    check_recovery(Some("[t]".to_owned()), "t: ");
+    check_recovery(None, "");
+}
+
+fn check_recovery(date_format: Option<String>, prefix: &str) {
     let harness = Harness::new();
     let disk = Tmpfs::mount(harness.path("disk"));
     let path = harness.path("disk/out.log");
-    if disk.is_none() {
+    let ballast = harness.path("disk/ballast");
+    if disk.is_some() {
+        std::fs::write(&ballast, [0; 128 * 1024]).unwrap();
+    } else {
         std::fs::create_dir(&path).unwrap();
     }
     let output = Output {
         out: harness.file("disk/out.log"),
-        date_format: Some("[t]".to_owned()),
+        date_format,
         ..Output::default()
     };
     let mut writer = harness.attach(1, Stream::Out, &output);
     // More than the disk and the pipe hold: this blocks unless losses are taken.
     for number in 0..200_000 {
-        writeln!(writer, "{number}").unwrap();
+        writeln!(writer, "<{number}>").unwrap();
     }
     wait_until("a loss", || harness.pump.lost_bytes() > 0);
-    match disk {
-        Some(_) => std::fs::File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(0)
-            .unwrap(),
-        None => std::fs::remove_dir(&path).unwrap(),
+    if disk.is_some() {
+        std::fs::remove_file(&ballast).unwrap();
+    } else {
+        std::fs::remove_dir(&path).unwrap();
     }
     wait_until("a line after the failure", || {
-        writeln!(writer, "again").unwrap();
+        writeln!(writer, "<again>").unwrap();
         std::thread::sleep(Duration::from_millis(20));
-        std::fs::read(&path).is_ok_and(|text| text.ends_with(b"t: again\n"))
+        std::fs::read(&path).is_ok_and(|text| text.ends_with(b"<again>\n"))
     });
     drop(writer);
     let events = harness.finish(1);
     let text = read(&path);
-    for line in text.lines().filter(|line| !line.is_empty()) {
-        let said = line.strip_prefix("t: ").unwrap();
-        assert!(said == "again" || said.parse::<u32>().is_ok(), "{line}");
-    }
+    let is_whole = |line: &&str| {
+        line.strip_prefix(prefix)
+            .and_then(|line| line.strip_prefix('<')?.strip_suffix('>'))
+            .is_some_and(|said| said == "again" || said.parse::<u32>().is_ok())
+    };
+    let broken: Vec<&str> = text.lines().filter(|line| !is_whole(line)).collect();
+    // The one the disk had no room for, ended.
+    assert!(broken.len() <= 1, "{broken:?}");
+    assert!(!broken.iter().any(|line| line.ends_with('>')), "{broken:?}");
     let n_reported: u64 = events
         .iter()
         .map(|event| match event {
@@ -581,6 +613,34 @@ fn writing_goes_on_by_itself_when_the_disk_has_room_again() {
         })
         .sum();
     assert_eq!(n_reported, harness.pump.lost_bytes());
+}
+
+#[test]
+fn the_rest_of_a_line_whose_beginning_was_lost_is_left_out() {
+    let harness = Harness::new();
+    let path = harness.path("out.log");
+    std::fs::create_dir(&path).unwrap();
+    let output = Output {
+        out: harness.file("out.log"),
+        ..Output::default()
+    };
+    let mut torn = harness.attach(1, Stream::Out, &output);
+    let mut probe = harness.attach(2, Stream::Out, &output);
+    torn.write_all(b"half").unwrap();
+    wait_until("the loss", || harness.pump.lost_bytes() == 4);
+    std::fs::remove_dir(&path).unwrap();
+    wait_until("the file", || {
+        probe.write_all(b"probe\n").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        path.is_file()
+    });
+    torn.write_all(b" rest\nwhole\n").unwrap();
+    drop((torn, probe));
+    harness.finish(1);
+    harness.finish(2);
+    let text = read(&path);
+    let others: Vec<&str> = text.lines().filter(|line| *line != "probe").collect();
+    assert_eq!(others, ["whole"]);
 }
 
 #[test]

@@ -1,0 +1,468 @@
+//! The life of a slot: launch, ready, exit, stop ladder; and `reach`, the only
+//! place that moves fact towards wish.
+
+use super::action::{Action, ProcessEvent};
+use super::event::SpawnFailure;
+use super::process::{Goal, Process, Rest, Second, Waiter, Want};
+use super::reload;
+use super::replies::Requests;
+use super::request::RequestError;
+use super::restart::{Ending, Verdict, verdict};
+use super::run::{Phase, Run, Rung, Stopping};
+use super::{Ids, plan};
+use crate::app::ExecMode;
+use crate::exit::{ExitStatus, Signal};
+use crate::id::Incarnation;
+use crate::time::{Millis, Mono, Now};
+
+/// How long a worker without `wait_ready` may take to say Node's `online`
+/// before it counts as online without it. PM2 waits for ever.
+pub const WORKER_ONLINE_BOUND: Millis = Millis(30_000);
+
+/// What a slot's life needs besides the slot.
+pub struct Ctx<'a> {
+    /// The time of this step.
+    pub now: Now,
+    /// Actions of this step.
+    pub out: &'a mut Vec<Action>,
+    /// Identities.
+    pub ids: &'a mut Ids,
+    /// Open requests.
+    pub requests: &'a mut Requests,
+    /// No automatic restart any more.
+    pub ending: bool,
+}
+
+/// Starts a run in an empty slot.
+pub fn launch(p: &mut Process, ctx: &mut Ctx<'_>) {
+    debug_assert!(p.serving.is_none());
+    let now = ctx.now;
+    p.history.created.get_or_insert((now.mono, now.wall));
+    let run = new_run(p, ctx);
+    p.rest = Rest::Stopped;
+    p.reason = None;
+    p.serving = Some(run);
+}
+
+/// Allocates a run, emits its `Spawn`, and resets what belongs to one life.
+pub fn new_run(p: &mut Process, ctx: &mut Ctx<'_>) -> Run {
+    let id = ctx.ids.allocate(p.pm_id);
+    let spawn_plan = plan::spawn_plan(p, p.history.restart_time, ctx.now);
+    let word = match p.spec.mode {
+        ExecMode::Fork => "fork",
+        ExecMode::Cluster => "cluster",
+    };
+    ctx.out.push(Action::Log(format!(
+        "App [{}:{}] starting in -{word} mode-",
+        p.spec.name, p.pm_id
+    )));
+    ctx.out.push(Action::Spawn {
+        run: id,
+        pm_id: p.pm_id,
+        plan: Box::new(spawn_plan),
+    });
+    p.history.started_at = ctx.now.wall;
+    p.axm = crate::view::Axm::default();
+    Run::new(id, p.spec.clone(), ctx.now.mono)
+}
+
+/// exec(2) succeeded.
+pub fn on_spawned(p: &mut Process, id: Incarnation, pid: u32, ctx: &mut Ctx<'_>) {
+    let now = ctx.now.mono;
+    let Some(run) = p.run_mut(id) else { return };
+    run.pid = Some(pid);
+    if run.phase != Phase::Spawning {
+        return;
+    }
+    let patience = match (run.spec.ready.wait_ready, run.spec.mode) {
+        (true, _) => run.spec.ready.listen_timeout,
+        (false, ExecMode::Cluster) => WORKER_ONLINE_BOUND,
+        (false, ExecMode::Fork) => Millis(0),
+    };
+    run.phase = Phase::Launching {
+        ready_by: now + patience,
+    };
+    advance(p, id, ctx);
+}
+
+/// Makes a launching run online if all it waits for has come.
+pub fn advance(p: &mut Process, id: Incarnation, ctx: &mut Ctx<'_>) {
+    let Some(run) = p.run_mut(id) else { return };
+    let Phase::Launching { .. } = run.phase else {
+        return;
+    };
+    let is_ready = if run.spec.ready.wait_ready {
+        run.said.ready
+    } else {
+        match run.spec.mode {
+            ExecMode::Fork => true,
+            ExecMode::Cluster => run.said.online,
+        }
+    };
+    if is_ready {
+        become_online(p, id, ctx);
+    }
+}
+
+/// A run is ready, or waiting for it ended.
+pub fn become_online(p: &mut Process, id: Incarnation, ctx: &mut Ctx<'_>) {
+    let is_serving = p.serving.as_ref().is_some_and(|run| run.id == id);
+    if is_serving {
+        // PM2's event carries the status before the change.
+        emit(p, ProcessEvent::Online, false, ctx);
+    }
+    let Some(run) = p.run_mut(id) else { return };
+    run.phase = Phase::Online {
+        since: ctx.now.mono,
+    };
+    if !is_serving {
+        return;
+    }
+    ctx.out.push(Action::Log(format!(
+        "App [{}:{}] online",
+        p.spec.name, p.pm_id
+    )));
+    if !p.announced {
+        p.announced = true;
+        emit(p, ProcessEvent::Start, true, ctx);
+    }
+    settle(p, ctx, |goal| {
+        matches!(goal, Goal::Started | Goal::Restarted)
+    });
+    if p.second.is_none() {
+        settle(p, ctx, |goal| goal == Goal::Reloaded);
+    }
+}
+
+/// A run never came to be.
+pub fn on_spawn_failed(
+    p: &mut Process,
+    id: Incarnation,
+    reason: &str,
+    kind: SpawnFailure,
+    ctx: &mut Ctx<'_>,
+) {
+    let Some(run) = p.run_mut(id) else { return };
+    let (started, was_stopping) = (run.started, run.is_stopping());
+    ctx.out.push(Action::Log(format!(
+        "App [{}:{}] {reason}",
+        p.spec.name, p.pm_id
+    )));
+    ctx.out.push(Action::Forget { run: id });
+    ctx.ids.release(id);
+    if reload::is_second(p, id) {
+        reload::second_is_gone(p, Some(reason), ctx);
+        return;
+    }
+    p.serving = None;
+    if was_stopping {
+        p.rest = rest_after_stop(p);
+        return;
+    }
+    p.reason = Some(reason.to_owned());
+    fail_launch(p, reason, ctx);
+    decide(p, Ending::SpawnFailed(kind), started, ctx);
+}
+
+/// The main process of a run ended.
+pub fn on_exited(p: &mut Process, id: Incarnation, status: ExitStatus, ctx: &mut Ctx<'_>) {
+    log_exit(p, status, ctx);
+    let Some(run) = p.run_mut(id) else { return };
+    if let Phase::Stopping(stopping) = &mut run.phase {
+        stopping.exited.get_or_insert(status);
+        emit(p, ProcessEvent::Exit, false, ctx);
+        return;
+    }
+    let (started, was_online) = (run.started, run.is_online());
+    ctx.out.push(Action::Forget { run: id });
+    ctx.ids.release(id);
+    if reload::is_second(p, id) {
+        let reason = format!("the new process ended ({status}) before it was ready");
+        reload::second_is_gone(p, Some(&reason), ctx);
+        return;
+    }
+    p.serving = None;
+    p.reason = Some(exit_reason(status));
+    if !was_online {
+        fail_launch(p, &format!("ended ({status}) before it was ready"), ctx);
+    }
+    decide(p, Ending::Exited(status), started, ctx);
+    emit(p, ProcessEvent::Exit, false, ctx);
+}
+
+/// Nothing of a stopped tree is left.
+pub fn on_tree_gone(p: &mut Process, id: Incarnation) {
+    if let Some(run) = p.run_mut(id)
+        && let Phase::Stopping(stopping) = &mut run.phase
+    {
+        stopping.tree_gone = true;
+    }
+}
+
+/// Asks the policy what follows an unasked end, and books it.
+fn decide(p: &mut Process, ending: Ending, started: Mono, ctx: &mut Ctx<'_>) {
+    if p.want != Want::Up {
+        p.rest = Rest::Stopped;
+        return;
+    }
+    let spec = p.spec.clone();
+    let decision = verdict(&spec.restart, &mut p.history, ending, started, ctx.now.mono);
+    if reload::promote(p) {
+        return;
+    }
+    match decision {
+        Verdict::Stop => p.rest = Rest::Stopped,
+        Verdict::Restart { .. } if ctx.ending => p.rest = Rest::Stopped,
+        Verdict::Restart { after: Millis(0) } => {
+            p.history.restart_time += 1;
+            p.rest = Rest::Due;
+        }
+        Verdict::Restart { after } => {
+            ctx.out.push(Action::Log(format!(
+                "App [{}:{}] will restart in {}ms",
+                p.spec.name,
+                p.pm_id,
+                after.get()
+            )));
+            p.rest = Rest::Waiting {
+                until: ctx.now.mono + after,
+            };
+        }
+        Verdict::GiveUp => give_up(p, ending, ctx),
+    }
+}
+
+fn give_up(p: &mut Process, ending: Ending, ctx: &mut Ctx<'_>) {
+    p.rest = Rest::Errored;
+    if let Ending::Exited(status) = ending {
+        let n = p.spec.restart.max_restarts;
+        p.reason = Some(format!(
+            "gave up after {n} unstable runs (shorter than min_uptime {} ms), the last: {status}",
+            p.spec.restart.min_uptime.get()
+        ));
+        ctx.out.push(Action::Log(format!(
+            "Script {} had too many unstable restarts ({n}). Stopped. \"errored\"",
+            p.spec.script
+        )));
+        emit(p, ProcessEvent::RestartOverlimit, false, ctx);
+    }
+}
+
+/// Begins the end of a run: the first rung of the stop ladder.
+pub fn begin_stop(run: &mut Run, ctx: &mut Ctx<'_>) {
+    if run.is_stopping() {
+        return;
+    }
+    let stop = &run.spec.stop;
+    let by_message = stop.with_message && !matches!(run.phase, Phase::Spawning);
+    if by_message {
+        ctx.out.push(Action::AskToShutDown { run: run.id });
+    }
+    let signal = (!by_message).then_some(stop.signal);
+    ctx.out.push(Action::Kill {
+        run: run.id,
+        signal,
+        tree: stop.treekill,
+    });
+    run.phase = Phase::Stopping(Stopping {
+        rung: Rung::Asked {
+            kill_at: ctx.now.mono + stop.kill_timeout,
+        },
+        exited: None,
+        tree_gone: false,
+    });
+}
+
+/// Climbs the stop ladder when its time has come. Returns whether the run
+/// turned out to be unkillable.
+pub fn climb(run: &mut Run, name: &str, ctx: &mut Ctx<'_>) -> bool {
+    let now = ctx.now.mono;
+    let Phase::Stopping(stopping) = &mut run.phase else {
+        return false;
+    };
+    match stopping.rung {
+        Rung::Asked { kill_at } if kill_at <= now => {
+            let timeout = run.spec.stop.kill_timeout;
+            let pid = run.pid.unwrap_or(0);
+            ctx.out.push(Action::Log(format!(
+                "Process with pid {pid} ({name}) still alive after {}ms, sending SIGKILL",
+                timeout.get()
+            )));
+            ctx.out.push(Action::Kill {
+                run: run.id,
+                signal: Some(Signal::KILL),
+                tree: true,
+            });
+            stopping.rung = Rung::Killed {
+                give_up_at: now + timeout,
+            };
+            false
+        }
+        Rung::Killed { give_up_at } if give_up_at <= now => {
+            stopping.rung = Rung::Stuck;
+            true
+        }
+        Rung::Asked { .. } | Rung::Killed { .. } | Rung::Stuck => false,
+    }
+}
+
+/// Puts a stuck run back on the last rung: a person asked again.
+pub fn retry_stuck(run: &mut Run, ctx: &mut Ctx<'_>) {
+    let Phase::Stopping(stopping) = &mut run.phase else {
+        return;
+    };
+    match stopping.rung {
+        Rung::Stuck => {
+            ctx.out.push(Action::Kill {
+                run: run.id,
+                signal: Some(Signal::KILL),
+                tree: true,
+            });
+            stopping.rung = Rung::Killed {
+                give_up_at: ctx.now.mono + run.spec.stop.kill_timeout,
+            };
+        }
+        Rung::Asked { .. } | Rung::Killed { .. } => {}
+    }
+}
+
+/// Moves fact towards wish. Returns false when the slot is to be removed.
+pub fn reach(p: &mut Process, ctx: &mut Ctx<'_>) -> bool {
+    collect(p, ctx);
+    match p.want {
+        Want::Up => {
+            if p.serving.is_none() && p.rest == Rest::Due && !reload::promote(p) {
+                launch(p, ctx);
+            }
+            if p.second.is_none() && p.serving.as_ref().is_some_and(Run::is_online) {
+                settle(p, ctx, |goal| goal == Goal::Reloaded);
+            }
+            true
+        }
+        Want::Down | Want::Gone => {
+            end_runs(p, ctx);
+            if p.runs().next().is_some() {
+                return true;
+            }
+            settle(p, ctx, |goal| goal == Goal::Stopped);
+            p.want == Want::Down
+        }
+    }
+}
+
+fn end_runs(p: &mut Process, ctx: &mut Ctx<'_>) {
+    if p.runs().any(|run| !run.is_stopping()) {
+        ctx.out.push(Action::Log(format!(
+            "Stopping app:{} id:{}",
+            p.spec.name, p.pm_id
+        )));
+    }
+    if let Some(run) = &mut p.serving {
+        begin_stop(run, ctx);
+    }
+    if let Some(second) = p.second.take() {
+        let mut run = match second {
+            Second::Successor { run, .. } | Second::Leaving(run) => run,
+        };
+        begin_stop(&mut run, ctx);
+        p.second = Some(Second::Leaving(run));
+    }
+}
+
+/// Takes away runs of which nothing is left.
+fn collect(p: &mut Process, ctx: &mut Ctx<'_>) {
+    if let Some(run) = p.serving.take_if(|run| run.is_over()) {
+        ctx.out.push(Action::Forget { run: run.id });
+        ctx.ids.release(run.id);
+        if let Phase::Stopping(stopping) = &run.phase {
+            p.history.last_exit = stopping.exited.or(p.history.last_exit);
+        }
+        p.rest = rest_after_stop(p);
+        p.reason = None;
+        emit(p, ProcessEvent::Exit, false, ctx);
+    }
+    if p.second
+        .as_ref()
+        .is_some_and(|second| second.run().is_over())
+    {
+        let id = p.second.as_ref().map(|second| second.run().id);
+        if let Some(id) = id {
+            ctx.out.push(Action::Forget { run: id });
+            ctx.ids.release(id);
+        }
+        reload::second_is_gone(p, None, ctx);
+    }
+}
+
+const fn rest_after_stop(p: &Process) -> Rest {
+    match p.want {
+        Want::Up => Rest::Due,
+        Want::Down | Want::Gone => Rest::Stopped,
+    }
+}
+
+/// Answers the waiters whose goal is reached.
+pub fn settle(p: &mut Process, ctx: &mut Ctx<'_>, reached: impl Fn(Goal) -> bool) {
+    let (done, rest): (Vec<Waiter>, Vec<Waiter>) =
+        p.waiters.drain(..).partition(|waiter| reached(waiter.goal));
+    p.waiters = rest;
+    for waiter in done {
+        ctx.requests
+            .settle(waiter.request, Ok(p.view(ctx.now)), ctx.out);
+    }
+}
+
+/// Tells the waiters of these goals that it failed.
+pub fn fail(p: &mut Process, reason: &str, ctx: &mut Ctx<'_>, concerned: impl Fn(Goal) -> bool) {
+    let (failed, rest): (Vec<Waiter>, Vec<Waiter>) = p
+        .waiters
+        .drain(..)
+        .partition(|waiter| concerned(waiter.goal));
+    p.waiters = rest;
+    for waiter in failed {
+        let error = RequestError::Failed {
+            name: p.spec.name.clone(),
+            id: p.pm_id,
+            reason: reason.to_owned(),
+        };
+        ctx.requests.settle(waiter.request, Err(error), ctx.out);
+    }
+}
+
+fn fail_launch(p: &mut Process, reason: &str, ctx: &mut Ctx<'_>) {
+    fail(p, reason, ctx, |goal| {
+        matches!(goal, Goal::Started | Goal::Restarted | Goal::Reloaded)
+    });
+}
+
+/// Publishes a process event.
+pub fn emit(p: &Process, event: ProcessEvent, manually: bool, ctx: &mut Ctx<'_>) {
+    let process = Box::new(p.view(ctx.now));
+    ctx.out.push(Action::Emit {
+        event,
+        manually,
+        process,
+    });
+}
+
+fn log_exit(p: &Process, status: ExitStatus, ctx: &mut Ctx<'_>) {
+    let signal = match status {
+        ExitStatus::Signal(signal) => signal,
+        // PM2 prints SIGINT when there was no signal.
+        ExitStatus::Code(_) | ExitStatus::Unknown => Signal::INT,
+    };
+    ctx.out.push(Action::Log(format!(
+        "App [{}:{}] exited with code [{}] via signal [{signal}]",
+        p.spec.name,
+        p.pm_id,
+        status.code()
+    )));
+}
+
+fn exit_reason(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Code(code) => format!("the last run ended with exit code {code}"),
+        ExitStatus::Signal(signal) => format!("the last run was ended by {signal}"),
+        ExitStatus::Unknown => "the last run ended; how is not known".to_owned(),
+    }
+}

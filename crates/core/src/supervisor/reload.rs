@@ -1,0 +1,220 @@
+//! Reload: a successor proves itself, then the predecessor leaves.
+//!
+//! A successor that fails changes nothing: the predecessor goes on serving
+//! from the spec it was started with. PM2 kills it all the same.
+
+use super::action::{Action, ProcessEvent};
+use super::lifecycle::{self, Ctx};
+use super::process::{Goal, Process, Second, Want};
+use super::run::{Phase, Run};
+use crate::app::{AppSpec, ExecMode};
+use crate::id::Incarnation;
+use crate::time::{Millis, Mono};
+use std::sync::Arc;
+
+/// How long a successor may take to prove itself when the app declares no
+/// `listen_timeout`. PM2's 3 s would fail every slow build; waiting costs
+/// nothing while the predecessor serves.
+pub const DEFAULT_PROOF: Millis = Millis(30_000);
+
+/// Returns whether this slot can be reloaded without a gap.
+pub fn is_possible(p: &Process) -> bool {
+    p.want == Want::Up
+        && p.spec.mode == ExecMode::Cluster
+        && p.serving.as_ref().is_some_and(Run::is_online)
+}
+
+/// Starts a successor beside the serving run.
+pub fn begin(p: &mut Process, spec: Arc<AppSpec>, ctx: &mut Ctx<'_>) {
+    debug_assert!(p.second.is_none());
+    let patience = proof_patience(&spec);
+    let previous = std::mem::replace(&mut p.spec, spec);
+    p.history.restart_time += 1;
+    let run = lifecycle::new_run(p, ctx);
+    p.history.restart_time -= 1;
+    // Until it is proven the slot is what serves.
+    p.spec = previous;
+    p.second = Some(Second::Successor {
+        run,
+        prove_by: ctx.now.mono + patience,
+    });
+}
+
+fn proof_patience(spec: &AppSpec) -> Millis {
+    if spec.declared.contains_key("listen_timeout") {
+        return spec.ready.listen_timeout;
+    }
+    DEFAULT_PROOF
+}
+
+/// Returns whether a run is the second one of its slot.
+pub fn is_second(p: &Process, id: Incarnation) -> bool {
+    p.second
+        .as_ref()
+        .is_some_and(|second| second.run().id == id)
+}
+
+/// What a successor still owes.
+enum Proof {
+    Given,
+    /// It has nothing to show but staying alive until then.
+    Survive(Mono),
+    Owed(String),
+}
+
+fn proof(predecessor: &Run, successor: &Run) -> Proof {
+    let since = match successor.phase {
+        Phase::Online { since } => since,
+        Phase::Spawning | Phase::Launching { .. } | Phase::Stopping(_) => {
+            let what = if successor.spec.ready.wait_ready {
+                "the message 'ready'"
+            } else {
+                "online"
+            };
+            return Proof::Owed(format!("it did not say {what}"));
+        }
+    };
+    if successor.spec.ready.wait_ready && !successor.said.ready {
+        return Proof::Owed("it did not say the message 'ready'".to_owned());
+    }
+    if let Some(key) = predecessor
+        .said
+        .listening
+        .difference(&successor.said.listening)
+        .next()
+    {
+        return Proof::Owed(format!("it does not listen on {key}"));
+    }
+    if predecessor.said.listening.is_empty() && !successor.spec.ready.wait_ready {
+        return Proof::Survive(since + successor.spec.restart.min_uptime);
+    }
+    Proof::Given
+}
+
+/// Returns when the judgement on a successor is due.
+pub fn deadline(p: &Process) -> Option<Mono> {
+    let (Some(serving), Some(Second::Successor { run, prove_by })) = (&p.serving, &p.second) else {
+        return None;
+    };
+    match proof(serving, run) {
+        Proof::Survive(until) => Some(until),
+        Proof::Owed(_) => Some(*prove_by),
+        // Never seen between two steps: `check` acts on it at once.
+        Proof::Given => None,
+    }
+}
+
+/// Hands over if the successor is proven; gives up on it if its time is up.
+pub fn check(p: &mut Process, ctx: &mut Ctx<'_>) {
+    let (Some(serving), Some(Second::Successor { run, prove_by })) = (&p.serving, &p.second) else {
+        return;
+    };
+    let now = ctx.now.mono;
+    match proof(serving, run) {
+        Proof::Given => hand_over(p, ctx),
+        Proof::Survive(until) if until <= now => hand_over(p, ctx),
+        Proof::Survive(_) => {}
+        Proof::Owed(what) if *prove_by <= now => {
+            let waited = now.since(run.started).get();
+            let reason = format!(
+                "{what} within {waited} ms; the old process goes on serving \
+                 (raise listen_timeout if the app needs longer to start)"
+            );
+            abort(p, &reason, ctx);
+        }
+        Proof::Owed(_) => {}
+    }
+}
+
+fn hand_over(p: &mut Process, ctx: &mut Ctx<'_>) {
+    let (Some(mut predecessor), Some(Second::Successor { run, .. })) =
+        (p.serving.take(), p.second.take())
+    else {
+        return;
+    };
+    ctx.out.push(Action::Log(format!(
+        "App [{}:{}] -reload- New worker ready",
+        p.spec.name, p.pm_id
+    )));
+    p.spec = run.spec.clone();
+    p.history.restart_time += 1;
+    p.history.created = Some((run.started, ctx.now.wall));
+    p.history.unstable_restarts = 0;
+    p.reason = None;
+    p.serving = Some(run);
+    lifecycle::emit(p, ProcessEvent::Online, false, ctx);
+    ctx.out.push(Action::Detach {
+        run: predecessor.id,
+    });
+    lifecycle::begin_stop(&mut predecessor, ctx);
+    p.second = Some(Second::Leaving(predecessor));
+}
+
+/// Ends a reload without changing what serves.
+pub fn abort(p: &mut Process, reason: &str, ctx: &mut Ctx<'_>) {
+    let Some(second) = p.second.take() else {
+        return;
+    };
+    let mut run = match second {
+        Second::Leaving(run) => {
+            p.second = Some(Second::Leaving(run));
+            return;
+        }
+        Second::Successor { run, .. } => run,
+    };
+    ctx.out.push(Action::Log(format!(
+        "App [{}:{}] -reload- {reason}",
+        p.spec.name, p.pm_id
+    )));
+    p.reason = Some(format!("the last reload failed: {reason}"));
+    ctx.out.push(Action::Detach { run: run.id });
+    lifecycle::begin_stop(&mut run, ctx);
+    p.second = Some(Second::Leaving(run));
+    lifecycle::fail(p, reason, ctx, |goal| goal == Goal::Reloaded);
+}
+
+/// Nothing is left of the second run: a failed successor (`reason`), or a
+/// run that was being ended.
+pub fn second_is_gone(p: &mut Process, reason: Option<&str>, ctx: &mut Ctx<'_>) {
+    let Some(second) = p.second.take() else {
+        return;
+    };
+    match (second, reason) {
+        (Second::Successor { .. }, Some(reason)) => {
+            let name = &p.spec.name;
+            ctx.out.push(Action::Log(format!(
+                "App [{name}:{}] -reload- {reason}",
+                p.pm_id
+            )));
+            p.reason = Some(format!("the last reload failed: {reason}"));
+            lifecycle::fail(p, reason, ctx, |goal| goal == Goal::Reloaded);
+        }
+        (Second::Leaving(run), _) => {
+            if let Phase::Stopping(stopping) = &run.phase {
+                p.history.last_exit = stopping.exited.or(p.history.last_exit);
+            }
+            if p.serving.as_ref().is_some_and(Run::is_online) {
+                lifecycle::settle(p, ctx, |goal| goal == Goal::Reloaded);
+            }
+        }
+        (Second::Successor { .. }, None) => {}
+    }
+}
+
+/// Makes a successor the serving run because nothing serves any more.
+/// Returns whether there was one.
+pub fn promote(p: &mut Process) -> bool {
+    match p.second.take() {
+        Some(Second::Successor { run, .. }) => {
+            p.spec = run.spec.clone();
+            p.history.restart_time += 1;
+            p.rest = super::process::Rest::Stopped;
+            p.serving = Some(run);
+            true
+        }
+        other => {
+            p.second = other;
+            false
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Going on after a daemon's death: the supervisor as it was, from the store.
+
+use super::process::Process;
+use super::{Action, Settings, Supervisor, trigger};
+use crate::id::{Incarnation, PmId};
+use crate::supervisor::Calendar;
+use crate::time::Now;
+
+impl Supervisor {
+    /// Returns a supervisor that goes on with these processes.
+    ///
+    /// `last_run` is the highest run id ever used, so that none is used twice.
+    /// Runs are taken as alive; the caller then says `Exited` (and `TreeGone`)
+    /// of those that are not. No client waits for anything: requests died with
+    /// the connection.
+    pub fn restore(
+        settings: Settings,
+        calendar: Box<dyn Calendar>,
+        processes: Vec<Process>,
+        last_run: Incarnation,
+        now: Now,
+    ) -> Supervisor {
+        let mut supervisor = Supervisor::new(settings, calendar);
+        supervisor.ids.next_run = last_run.0;
+        for mut process in processes {
+            process.waiters.clear();
+            trigger::schedule(&mut process, supervisor.calendar.as_ref(), now);
+            for run in process.runs() {
+                supervisor.ids.next_run = supervisor.ids.next_run.max(run.id.0);
+                supervisor.ids.owners.insert(run.id, process.pm_id);
+            }
+            supervisor.next_pm_id = supervisor.next_pm_id.max(process.pm_id.0.saturating_add(1));
+            supervisor.processes.insert(process.pm_id, process);
+        }
+        supervisor
+    }
+
+    /// Takes up what the previous daemon left half done: a slot that was to be
+    /// started or ended when it died.
+    pub fn resume(&mut self, now: Now, out: &mut Vec<Action>) {
+        let ids: Vec<PmId> = self.processes.keys().copied().collect();
+        for id in ids {
+            self.with_process(id, now, out, |_, _| {});
+        }
+        self.persist(out);
+    }
+}
