@@ -80,7 +80,8 @@ fn announce(ctx: &mut Context, list: &[Value], ids: &[PmId], action: &Action<'_>
             .any(|process| super::process::Process(process).id() == *id)
     };
     // PM2 shows an id taken from the command line as the text it is.
-    let typed = ids.len() == 1 && action.target == ids[0].to_string();
+    let is_scale = ctx.parsed.verb.as_deref() == Some("scale");
+    let typed = !is_scale && ids.len() == 1 && action.target == ids[0].to_string();
     let shown: Vec<String> = ids
         .iter()
         .map(|id| {

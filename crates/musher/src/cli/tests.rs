@@ -410,7 +410,7 @@ fn scale_duplicates_up_and_deletes_the_lowest_ids_down() {
     assert_eq!(down.argument("deleteProcessId"), &json!(0));
     assert!(
         down.out
-            .starts_with("[PM2] Applying action deleteProcessId on app [0](ids: ["),
+            .starts_with("[PM2] Applying action deleteProcessId on app [0](ids: [ 0 ])"),
         "{}",
         down.out
     );
