@@ -75,6 +75,7 @@ pub(crate) fn run(paths: Paths, keeper_fd: Option<i32>) -> ExitCode {
 }
 
 fn serve(paths: Paths, keeper_fd: Option<i32>) -> anyhow::Result<()> {
+    musher_os::memory::stay_small();
     musher_os::signals::ignore_sigpipe();
     // Before any thread is started: the mask is inherited.
     let signals = musher_os::signals::block_and_read(&settings::SIGNALS)
@@ -149,7 +150,10 @@ impl Hub {
                 }
             }
             Wake::Subscribers => self.pump.set_subscribers(self.bus.n_subscribers()),
-            Wake::Worker => self.sample(musher_os::clock::now()),
+            Wake::Worker => {
+                self.sample(musher_os::clock::now());
+                musher_os::memory::give_back();
+            }
         }
     }
 
