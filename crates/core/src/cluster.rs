@@ -1,1 +1,445 @@
-//! To be written.
+//! A Node cluster primary without sockets.
+//!
+//! [`Primary`] is what Node's own primary process would be: it answers the
+//! `listen()` of every worker, decides who gets a connection, and knows which
+//! connection a dead worker had not taken yet. Descriptors are opaque numbers;
+//! messages go in as types and out as [`ClusterAction`]s, which the balance
+//! thread carries out in order. Nothing here reads a clock or touches a
+//! socket, so a fake kernel can try every order of events.
+//!
+//! Three things hold whatever happens. An accepted connection is closed only
+//! after a worker said `accepted:true`; a refusal, a lost descriptor or a death
+//! puts it back at the head of the queue. A listening socket is closed only
+//! when the app closed its servers on purpose, was trimmed or released; never
+//! because its last worker died. A worker that does not leave has every query
+//! answered exactly once.
+
+pub mod balancer;
+pub mod message;
+pub mod sockets;
+mod takeover;
+mod worker;
+
+use crate::app::Balance;
+use crate::id::Incarnation;
+use crate::supervisor::action::{AppKey, Channel};
+use crate::supervisor::event::AppMessage;
+use crate::time::Mono;
+use balancer::Connection;
+use message::{Endpoint, FromWorker, Key, SocketOptions, ToWorker};
+use serde_json::Value;
+use sockets::Group;
+use std::collections::BTreeMap;
+use worker::{Sent, Stage, Worker};
+
+/// A listening (or datagram) socket the balance thread holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u64);
+
+/// A connection the balance thread has accepted and no worker has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// All sockets of one key of one app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct GroupId(u64);
+
+/// Linux errno values of refusals (errno(3)).
+mod errno {
+    pub(super) const EBADF: i32 = 9;
+    pub(super) const EMFILE: i32 = 24;
+    pub(super) const EADDRINUSE: i32 = 98;
+    pub(super) const ECANCELED: i32 = 125;
+}
+
+/// Which descriptor travels with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// None.
+    Nothing,
+    /// A listening socket.
+    Socket(SocketId),
+    /// A connection.
+    Connection(ConnectionId),
+}
+
+/// One thing for the balance thread to do, in the order given.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClusterAction {
+    /// Make a socket; answered by [`Primary::bound`].
+    Bind {
+        /// Its id from here on.
+        socket: SocketId,
+        /// Whose it is.
+        app: AppKey,
+        /// Which slot of the app it serves.
+        slot: u32,
+        /// Where.
+        endpoint: Endpoint,
+        /// How.
+        options: SocketOptions,
+        /// The socket whose exact address it shares (SO_REUSEPORT, socket(7)).
+        /// `None` binds without it, so that a foreign listener is noticed.
+        joins: Option<SocketId>,
+    },
+    /// Tell, or stop telling, by [`Primary::accepted`] what arrives there.
+    Watch {
+        /// Where.
+        socket: SocketId,
+        /// Whether.
+        on: bool,
+    },
+    /// Accept what there is and say [`Primary::emptied`] when there is nothing.
+    Probe {
+        /// Where.
+        socket: SocketId,
+    },
+    /// Close musher's copy of a socket some worker may still accept from, and
+    /// unlink its path if it has one.
+    CloseSocket {
+        /// Which.
+        socket: SocketId,
+    },
+    /// As `CloseSocket`, but nobody uses it: take it out of the kernel at once
+    /// with shutdown(2), whatever duplicates are kept elsewhere. Otherwise
+    /// connections would go on to a queue that nobody empties.
+    EndSocket {
+        /// Which.
+        socket: SocketId,
+    },
+    /// Close musher's copy of a connection.
+    CloseConnection {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Send a message to a worker.
+    Send {
+        /// To whom.
+        run: Incarnation,
+        /// What.
+        message: ToWorker,
+        /// With which descriptor.
+        carried: Carried,
+    },
+    /// Tell the supervisor what a worker said.
+    Tell {
+        /// Who.
+        run: Incarnation,
+        /// What.
+        message: AppMessage,
+    },
+    /// Keep this for a later daemon: TLS ticket keys must outlive restarts, or
+    /// every client's session ticket is void.
+    KeepTicket {
+        /// Whose.
+        app: AppKey,
+        /// Of which socket.
+        key: Key,
+        /// What.
+        data: Value,
+    },
+}
+
+/// The primary of every cluster app, and the other end of every forked child.
+#[derive(Debug)]
+pub struct Primary {
+    workers: BTreeMap<Incarnation, Worker>,
+    groups: BTreeMap<GroupId, Group>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    tickets: BTreeMap<(AppKey, Key), Value>,
+    first_seq: u64,
+    last_id: u64,
+}
+
+/// Where sequence numbers start in a daemon that takes over workers: above
+/// anything its predecessor can have used.
+pub const TAKEOVER_SEQ: u64 = 1 << 32;
+
+impl Primary {
+    /// Returns a primary without workers whose messages count from `first_seq`.
+    pub fn new(first_seq: u64) -> Primary {
+        Primary {
+            workers: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            first_seq,
+            last_id: 0,
+        }
+    }
+
+    /// Takes a started child.
+    pub fn add(
+        &mut self,
+        run: Incarnation,
+        app: AppKey,
+        slot: u32,
+        balance: Balance,
+        channel: Channel,
+    ) {
+        let worker = Worker::new(app, slot, balance, channel, self.first_seq);
+        self.workers.insert(run, worker);
+    }
+
+    /// Takes a message of a child; `handle_arrived` says whether a descriptor
+    /// came with a [`FromWorker::Handle`]. An unknown run changes nothing.
+    pub fn on_message(
+        &mut self,
+        run: Incarnation,
+        message: FromWorker,
+        handle_arrived: bool,
+        now: Mono,
+        out: &mut Vec<ClusterAction>,
+    ) {
+        let Some(worker) = self.workers.get_mut(&run) else {
+            return;
+        };
+        let answer = match message {
+            FromWorker::Handle if handle_arrived => ToWorker::HandleAck,
+            FromWorker::Handle => ToWorker::HandleNack,
+            FromWorker::SocketsClosedQuery(key) => ToWorker::SocketsClosed(key),
+            FromWorker::SocketCountQuery(key) => ToWorker::SocketCount(key),
+            FromWorker::HandleAck => {
+                worker.sent.pop_front();
+                return;
+            }
+            FromWorker::Other => return,
+            FromWorker::Online
+            | FromWorker::Query(_)
+            | FromWorker::Listening(_)
+            | FromWorker::Close(_)
+            | FromWorker::Leaving { .. }
+            | FromWorker::Verdict { .. }
+            | FromWorker::HandleNack
+                if worker.channel == Channel::Fork =>
+            {
+                return;
+            }
+            FromWorker::Online => return tell(run, AppMessage::Online, out),
+            FromWorker::Query(query) => return self.on_query(run, query, now, out),
+            FromWorker::Listening(endpoint) => return self.on_listening(run, &endpoint, now, out),
+            FromWorker::Close(key) => return self.on_close(run, &key, now, out),
+            FromWorker::Leaving { seq } => return self.on_leaving(run, seq, now, out),
+            FromWorker::Verdict { ack, accepted } => {
+                return self.on_verdict(run, ack, accepted, now, out);
+            }
+            FromWorker::HandleNack => return self.on_nack(run, now, out),
+        };
+        send(run, answer, Carried::Nothing, out);
+    }
+
+    /// The worker gets no further connections from musher.
+    pub fn detach(&mut self, run: Incarnation, now: Mono, out: &mut Vec<ClusterAction>) {
+        let Some(worker) = self.workers.get_mut(&run) else {
+            return;
+        };
+        if worker.stage == Stage::Serving {
+            worker.stage = Stage::Detached;
+            self.refresh_groups_of(run, now, out);
+        }
+    }
+
+    /// Asks a Node worker to close its servers, finish and leave. A forked
+    /// child is left alone: it has no servers of the primary.
+    pub fn drain(&mut self, run: Incarnation, now: Mono, out: &mut Vec<ClusterAction>) {
+        let Some(worker) = self.workers.get_mut(&run) else {
+            return;
+        };
+        if worker.channel == Channel::Fork || worker.stage == Stage::Leaving {
+            return;
+        }
+        worker.stage = Stage::Leaving;
+        let seq = worker.take_seq();
+        send(run, ToWorker::Disconnect { seq }, Carried::Nothing, out);
+        self.refresh_groups_of(run, now, out);
+    }
+
+    /// The child is dead, or its channel closed, and everything it said has
+    /// been handed in: what it had not accepted goes to others.
+    pub fn gone(&mut self, run: Incarnation, now: Mono, out: &mut Vec<ClusterAction>) {
+        let Some(worker) = self.workers.remove(&run) else {
+            return;
+        };
+        let succeeded = worker.stage == Stage::Leaving && self.has_proven(&worker.app, worker.slot);
+        for connection in worker.unacked.values().rev() {
+            self.take_back(*connection, None);
+        }
+        for group in worker.open.keys() {
+            self.leave_group(*group, run, worker.slot, !succeeded);
+        }
+        for group in self.groups.values_mut() {
+            let before = group.waiting.len();
+            group.waiting.retain(|(asker, _)| *asker != run);
+            if group.waiting.len() < before {
+                group.owed.insert(worker.slot);
+            }
+        }
+        for group in self.group_ids(&worker.app) {
+            self.refresh(group, now, out);
+            self.close_if_unused(group, out);
+        }
+    }
+
+    fn on_leaving(&mut self, run: Incarnation, ack: u64, now: Mono, out: &mut Vec<ClusterAction>) {
+        let Some(worker) = self.workers.get_mut(&run) else {
+            return;
+        };
+        worker.stage = Stage::Leaving;
+        let seq = worker.take_seq();
+        send(run, ToWorker::MayLeave { ack, seq }, Carried::Nothing, out);
+        tell(run, AppMessage::Disconnecting, out);
+        self.refresh_groups_of(run, now, out);
+    }
+
+    fn on_listening(
+        &mut self,
+        run: Incarnation,
+        endpoint: &Endpoint,
+        now: Mono,
+        out: &mut Vec<ClusterAction>,
+    ) {
+        let Some(worker) = self.workers.get_mut(&run) else {
+            return;
+        };
+        let groups = &self.groups;
+        let found = worker
+            .open
+            .iter_mut()
+            .find(|(id, open)| !open.listening && groups[id].is_at(endpoint));
+        let Some((id, open)) = found else {
+            // Bun binds by itself and only reports it.
+            let key = endpoint.key().0;
+            return tell(run, AppMessage::Listening { key }, out);
+        };
+        open.listening = true;
+        let (id, slot) = (*id, worker.slot);
+        let group = self.groups.get_mut(&id).expect("an open key has its group");
+        group.members.insert((slot, run));
+        let key = group.key.0.clone();
+        tell(run, AppMessage::Listening { key }, out);
+        self.refresh(id, now, out);
+    }
+
+    fn on_close(&mut self, run: Incarnation, key: &Key, now: Mono, out: &mut Vec<ClusterAction>) {
+        let Some(worker) = self.workers.get_mut(&run) else {
+            return;
+        };
+        let (app, slot, stage) = (worker.app.clone(), worker.slot, worker.stage);
+        let Some(group) = self.find_group(&app, key) else {
+            return;
+        };
+        if let Some(worker) = self.workers.get_mut(&run)
+            && worker.open.remove(&group).is_none()
+        {
+            return;
+        }
+        // A worker that was asked to leave closes its servers because of that,
+        // not because the app is done with the port.
+        let owed = stage != Stage::Serving && !self.has_proven(&app, slot);
+        self.leave_group(group, run, slot, owed);
+        self.refresh(group, now, out);
+        self.close_if_unused(group, out);
+    }
+
+    fn on_nack(&mut self, run: Incarnation, now: Mono, out: &mut Vec<ClusterAction>) {
+        let Some(worker) = self.workers.get_mut(&run) else {
+            return;
+        };
+        match worker.sent.pop_front() {
+            Some(Sent::Connection { seq }) => self.on_verdict(run, seq, false, now, out),
+            Some(Sent::Socket { group, ack, tries }) => {
+                worker.lost.push((
+                    now + worker::RESEND_AFTER,
+                    Sent::Socket { group, ack, tries },
+                ));
+            }
+            None => (),
+        }
+    }
+
+    /// Returns when [`Primary::on_time`] has to be called next.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let groups = self.groups.values().filter_map(Group::next_deadline);
+        let lost = self
+            .workers
+            .values()
+            .flat_map(|worker| worker.lost.iter().map(|(at, _)| *at));
+        groups.chain(lost).min()
+    }
+
+    /// Does what is due: parked connections are offered again, emptied sockets
+    /// of trimmed slots closed, lost sockets sent once more.
+    pub fn on_time(&mut self, now: Mono, out: &mut Vec<ClusterAction>) {
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for group in ids {
+            self.retry_parked(group, now, out);
+            self.probe_trimmed(group, now, out);
+        }
+        let runs: Vec<Incarnation> = self.workers.keys().copied().collect();
+        for run in runs {
+            self.resend_lost(run, now, out);
+        }
+    }
+
+    fn resend_lost(&mut self, run: Incarnation, now: Mono, out: &mut Vec<ClusterAction>) {
+        let Some(worker) = self.workers.get_mut(&run) else {
+            return;
+        };
+        let (due, later) = std::mem::take(&mut worker.lost)
+            .into_iter()
+            .partition(|l| l.0 <= now);
+        worker.lost = later;
+        let due: Vec<(Mono, Sent)> = due;
+        for (_, sent) in due {
+            if let Sent::Socket { group, ack, tries } = sent {
+                self.send_socket(run, group, ack, tries + 1, out);
+            }
+        }
+    }
+
+    fn group_ids(&self, app: &AppKey) -> Vec<GroupId> {
+        let mine = self.groups.iter().filter(|(_, group)| group.app == *app);
+        mine.map(|(id, _)| *id).collect()
+    }
+
+    fn refresh_groups_of(&mut self, run: Incarnation, now: Mono, out: &mut Vec<ClusterAction>) {
+        let Some(worker) = self.workers.get(&run) else {
+            return;
+        };
+        let groups: Vec<GroupId> = worker.open.keys().copied().collect();
+        for group in groups {
+            self.refresh(group, now, out);
+        }
+    }
+
+    /// True when a worker of this slot serves and has proven itself by
+    /// listening: what it does not listen on, the slot no longer needs.
+    fn has_proven(&self, app: &AppKey, slot: u32) -> bool {
+        self.workers.values().any(|worker| {
+            worker.app == *app
+                && worker.slot == slot
+                && worker.stage == Stage::Serving
+                && worker.open.values().any(|open| open.listening)
+        })
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+}
+
+fn tell(run: Incarnation, message: AppMessage, out: &mut Vec<ClusterAction>) {
+    out.push(ClusterAction::Tell { run, message });
+}
+
+fn send(run: Incarnation, message: ToWorker, carried: Carried, out: &mut Vec<ClusterAction>) {
+    out.push(ClusterAction::Send {
+        run,
+        message,
+        carried,
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,13 +6,11 @@
 
 mod support;
 
-use musher_core::app::description::Defaults;
 use musher_core::app::{AppSpec, ExecMode, ReadyPolicy};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::supervisor::{
-    Action, AppMessage, Calendar, Changes, Event, Reply, Request, Sample, Settings, SpawnFailure,
-    Supervisor,
+    Action, AppMessage, Calendar, Changes, Event, Reply, Request, Sample, SpawnFailure, Supervisor,
 };
 use musher_core::time::{Millis, Mono, Now, Wall};
 use musher_core::view::{ProcessView, Status};
@@ -79,10 +77,7 @@ fn word(action: &Action) -> Option<String> {
 
 impl Story {
     fn new() -> Story {
-        let settings = Settings {
-            max_processes: 10,
-            defaults: Defaults::default(),
-        };
+        let settings = support::settings(10);
         Story {
             supervisor: Supervisor::new(settings, Box::new(Periods)),
             now: Now {

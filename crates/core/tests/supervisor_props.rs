@@ -6,14 +6,12 @@
 
 mod support;
 
-use musher_core::app::description::Defaults;
 use musher_core::app::{AppSpec, ExecMode, RestartPolicy};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::supervisor::restart::{BACKOFF_CAP, Ending, History, Verdict, verdict};
 use musher_core::supervisor::{
-    Action, AppMessage, Calendar, Changes, Event, Process, Request, Settings, SpawnFailure,
-    Supervisor,
+    Action, AppMessage, Calendar, Changes, Event, Process, Request, SpawnFailure, Supervisor,
 };
 use musher_core::time::{Millis, Mono, Now, Wall};
 use proptest::prelude::*;
@@ -34,13 +32,6 @@ struct NoCalendar;
 impl Calendar for NoCalendar {
     fn next(&self, _: &str, _: Wall) -> Option<Wall> {
         None
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        max_processes: 6,
-        defaults: Defaults::default(),
     }
 }
 
@@ -131,7 +122,7 @@ proptest! {
         cut in 0usize..60,
     ) {
         let mut now = Now { mono: Mono(1000), wall: Wall(1000) };
-        let mut first = Supervisor::new(settings(), Box::new(NoCalendar));
+        let mut first = Supervisor::new(support::settings(6), Box::new(NoCalendar));
         let mut second = None;
         for (n, (kind, which, wait)) in events.into_iter().enumerate() {
             now.mono = now.mono + Millis(wait);
@@ -139,7 +130,7 @@ proptest! {
                 let stored = first.processes().cloned().collect();
                 let calendar = Box::new(NoCalendar);
                 let last = first.last_run();
-                second = Some(Supervisor::restore(settings(), calendar, stored, last, now));
+                second = Some(Supervisor::restore(support::settings(6), calendar, stored, last, now));
             }
             let event = event(n as u64, kind, which);
             let actions = step(&mut first, &event, now);
@@ -156,7 +147,7 @@ proptest! {
         events in prop::collection::vec((0u8..22, 0u8..8, 0u64..2000), 1..60),
     ) {
         let mut now = Now { mono: Mono(1000), wall: Wall(1000) };
-        let mut supervisor = Supervisor::new(settings(), Box::new(NoCalendar));
+        let mut supervisor = Supervisor::new(support::settings(6), Box::new(NoCalendar));
         for (n, (kind, which, wait)) in events.into_iter().enumerate() {
             now.mono = now.mono + Millis(wait);
             step(&mut supervisor, &event(n as u64, kind, which), now);

@@ -1,2 +1,19 @@
-//! musher
-fn main() {}
+//! musher: one executable, four roles.
+//!
+//! This is the way in: it names the modules and hands over to the command
+//! line, which knows the roles.
+
+mod cli;
+mod client;
+mod daemon;
+mod dump;
+mod ecosystem;
+mod files;
+mod keeper;
+mod logfile;
+mod paths;
+mod roles;
+
+fn main() -> std::process::ExitCode {
+    roles::inner().unwrap_or_else(cli::main)
+}

@@ -3,7 +3,7 @@
 //! An action is so precise that carrying it out needs no choice.
 
 use super::request::{Reply, RequestError};
-use crate::app::RunAs;
+use crate::app::{Balance, RunAs};
 use crate::exit::Signal;
 use crate::id::{Incarnation, PmId, RequestId};
 use crate::view::ProcessView;
@@ -121,6 +121,8 @@ pub struct SpawnPlan {
     pub app: AppKey,
     /// Instance number: the slot of listening sockets.
     pub slot: u32,
+    /// How connections are spread over the app's workers.
+    pub balance: Balance,
     /// Program by path, or by name to be looked up in the PATH of `env`.
     pub program: String,
     /// Arguments after the program name.

@@ -18,15 +18,15 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
         increment: process.increment,
         restart_time,
         unstable_restarts: process.history.unstable_restarts,
-        pm_uptime_ms: now.wall.0,
-        created_at_ms: process
+        pm_uptime: now.wall.0,
+        created_at: process
             .history
             .created
             .map_or(now.wall.0, |(_, wall)| wall.0),
         exit_code: process.history.last_exit.map(crate::exit::ExitStatus::code),
         version: process.facts.version.clone(),
         node_version: process.facts.node_version.clone(),
-        prev_restart_delay_ms: process.history.prev_delay.map(|delay| delay.get()),
+        prev_restart_delay: process.history.prev_delay.map(|delay| delay.get()),
         out_path: view.out_path(),
         err_path: view.err_path(),
         combined_path: view.combined_path(),
@@ -36,6 +36,7 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
     SpawnPlan {
         app: process.app_key(),
         slot: process.instance,
+        balance: spec.balance,
         program,
         args,
         env: child_env(spec, &facts),

@@ -5,19 +5,20 @@ use crate::invariants::INVARIANTS;
 use crate::kernel::Kernel;
 use crate::model::{Durable, Model, Processes, Step, run_of};
 use crate::rng::Rng;
-use musher_core::app::description::Defaults;
+use crate::support::settings;
 use musher_core::exit::Signal;
 use musher_core::id::{PmId, RequestId};
 use musher_core::supervisor::Action;
 use musher_core::supervisor::{
-    Calendar, Event, Process, RequestError, Sample, Settings, Supervisor, process::Rest,
-    process::Want,
+    Calendar, Event, Process, RequestError, Sample, Supervisor, process::Rest, process::Want,
 };
 use musher_core::time::{Millis, Mono, Now, Wall};
 use musher_core::view::Status;
 use std::cell::Cell;
 use std::rc::Rc;
 
+/// How many processes a daemon of this world supervises.
+const MOST_PROCESSES: u32 = 8;
 /// More turns than a world needs to come to rest.
 const MOST_TURNS_TO_REST: u32 = 4000;
 
@@ -102,13 +103,6 @@ pub(crate) struct World<D> {
     is_told: bool,
 }
 
-fn settings() -> Settings {
-    Settings {
-        max_processes: 8,
-        defaults: Defaults::default(),
-    }
-}
-
 fn calendar(is_on: &Rc<Cell<bool>>) -> Box<dyn Calendar> {
     Box::new(Periods {
         is_on: Rc::clone(is_on),
@@ -121,7 +115,7 @@ impl<D: Decider> World<D> {
         let mut rng = Rng::new(seed);
         let swarm = Swarm::draw(&mut rng);
         let is_on = Rc::new(Cell::new(true));
-        let supervisor = Supervisor::new(settings(), calendar(&is_on));
+        let supervisor = Supervisor::new(settings(MOST_PROCESSES), calendar(&is_on));
         World {
             rng,
             swarm,
@@ -226,7 +220,8 @@ impl<D: Decider> World<D> {
         let stored: Vec<Process> = self.processes.values().cloned().collect();
         let last_run = self.decider.state().last_run();
         let calendar = calendar(&self.calendar);
-        let mut successor = Supervisor::restore(settings(), calendar, stored, last_run, now);
+        let mut successor =
+            Supervisor::restore(settings(MOST_PROCESSES), calendar, stored, last_run, now);
         let mut actions = Vec::new();
         successor.resume(now, &mut actions);
         if let Some(order) = actions

@@ -1,8 +1,12 @@
-//! What every test of the core needs: a plain app.
+//! What every test of the supervisor needs: its settings and a plain app.
 
+use musher_core::app::description::Defaults;
 use musher_core::app::{
     AppSpec, Balance, ExecMode, Interpreter, LogSpec, ReadyPolicy, RestartPolicy, StopPolicy,
 };
+use musher_core::exit::Signal;
+use musher_core::supervisor::Settings;
+use musher_core::time::Millis;
 use serde_json::Map;
 use std::sync::Arc;
 
@@ -34,5 +38,20 @@ pub(crate) fn spec(name: &str) -> AppSpec {
         is_module: false,
         unique_id: String::new(),
         declared: Arc::new(Map::new()),
+    }
+}
+
+/// Returns the settings of a supervisor with PM2's defaults.
+pub(crate) fn settings(max_processes: u32) -> Settings {
+    Settings {
+        max_processes,
+        defaults: Defaults {
+            kill_signal: Signal::INT,
+            kill_timeout: Millis(1600),
+            listen_timeout: Millis(3000),
+            kill_with_message: false,
+            cpu_count: 2,
+            unique_id: String::new(),
+        },
     }
 }

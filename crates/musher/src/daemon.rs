@@ -1,0 +1,260 @@
+//! The daemon: one loop that decides, and the threads that carry bytes.
+//!
+//! It may die at any moment: what it knows is in the store, what it holds is
+//! parked in the keeper, and the next one goes on where it stopped (see
+//! [`takeover`]). The loop never sleeps, never waits for a client, a child or a
+//! disk.
+
+pub(crate) mod balance;
+pub(crate) mod bus;
+pub(crate) mod calendar;
+mod calls;
+pub(crate) mod children;
+mod hub;
+pub(crate) mod journal;
+pub(crate) mod logs;
+mod persist;
+pub(crate) mod readable;
+pub(crate) mod rpc;
+pub(crate) mod sample;
+mod settings;
+pub(crate) mod store;
+mod takeover;
+pub(crate) mod tree;
+
+use crate::keeper::client::KeeperMessage;
+use crate::paths::Paths;
+use anyhow::Context;
+use balance::BalanceEvent;
+use hub::Hub;
+use logs::{LogEvent, LossReason};
+use musher_core::exit::Signal;
+use musher_core::log::Stream;
+use musher_core::supervisor::Event;
+use musher_core::time::Wall;
+use musher_core::wire::{bus as payload, dump};
+use rpc::Incoming;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+
+/// Everything that can wake the loop.
+struct Inbox {
+    /// Kernel facts about children; overtake everything else.
+    children: UnboundedReceiver<Event>,
+    balance: UnboundedReceiver<BalanceEvent>,
+    logs: Receiver<LogEvent>,
+    keeper: Receiver<KeeperMessage>,
+    signals: Receiver<Signal>,
+    calls: Receiver<Incoming>,
+}
+
+/// What wakes the loop, one at a time.
+enum Wake {
+    Child(Event),
+    Deadline,
+    Balance(BalanceEvent),
+    Log(LogEvent),
+    Keeper(KeeperMessage),
+    Signal(Signal),
+    Call(Incoming),
+    Subscribers,
+    Worker,
+}
+
+/// Runs the daemon of a home until it is told to end. `keeper_fd` is the number
+/// of the inherited socket to the keeper; without one nothing is parked.
+pub(crate) fn run(paths: Paths, keeper_fd: Option<i32>) -> ExitCode {
+    match serve(paths, keeper_fd) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            journal::error(&format!("the daemon cannot go on: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(paths: Paths, keeper_fd: Option<i32>) -> anyhow::Result<()> {
+    musher_os::signals::ignore_sigpipe();
+    // Before any thread is started: the mask is inherited.
+    let signals = musher_os::signals::block_and_read(&settings::SIGNALS)
+        .context("signals cannot be taken")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("the event loop cannot be made")?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        let (mut hub, mut inbox, doors) = takeover::set_up(paths, keeper_fd, signals)?;
+        hub.resume();
+        doors.open(&hub);
+        turn(&mut hub, &mut inbox).await;
+        doors.close(hub);
+        Ok(())
+    })
+}
+
+/// Takes one event after the other until the daemon is over.
+async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
+    let mut worker = tokio::time::interval(settings::worker_interval());
+    worker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !hub.is_over {
+        let deadline = until_deadline(hub);
+        let bus = hub.bus.clone();
+        // Exits overtake deadlines, deadlines overtake requests.
+        let wake = tokio::select! {
+            biased;
+            Some(event) = inbox.children.recv() => Wake::Child(event),
+            () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => {
+                Wake::Deadline
+            }
+            Some(signal) = inbox.signals.recv() => Wake::Signal(signal),
+            Some(message) = inbox.keeper.recv() => Wake::Keeper(message),
+            Some(event) = inbox.balance.recv() => Wake::Balance(event),
+            Some(incoming) = inbox.calls.recv() => Wake::Call(incoming),
+            Some(event) = inbox.logs.recv() => Wake::Log(event),
+            () = bus.changed() => Wake::Subscribers,
+            _ = worker.tick() => Wake::Worker,
+        };
+        hub.on_wake(wake);
+    }
+}
+
+fn until_deadline(hub: &Hub) -> Option<Duration> {
+    let now = musher_os::clock::now();
+    let deadline = hub.supervisor.next_deadline(now)?;
+    Some(Duration::from_millis(deadline.since(now.mono).get()))
+}
+
+impl Hub {
+    fn on_wake(&mut self, wake: Wake) {
+        match wake {
+            Wake::Child(event) => self.handle(event),
+            Wake::Deadline => self.handle(Event::Deadline),
+            Wake::Balance(event) => self.on_balance(event),
+            Wake::Log(event) => self.on_log(event),
+            Wake::Keeper(KeeperMessage::Exited { pid, status }) => {
+                self.children.orphan_exited(pid, status);
+            }
+            Wake::Keeper(KeeperMessage::Refused(name)) => {
+                journal::error(&format!("the keeper has no room for {name}"));
+            }
+            Wake::Signal(signal) => self.on_signal(signal),
+            Wake::Call(Incoming::Call { id, call, reply }) => self.on_call(id, *call, reply),
+            Wake::Call(Incoming::Gone(ids)) => {
+                for id in ids {
+                    self.waiting.remove(&id);
+                    self.handle(Event::Abandoned(id));
+                }
+            }
+            Wake::Subscribers => self.pump.set_subscribers(self.bus.n_subscribers()),
+            Wake::Worker => self.sample(musher_os::clock::now()),
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal) {
+        if signal == settings::SIGUSR2 {
+            drop(self.pump.reopen());
+            return;
+        }
+        let now = musher_os::clock::now();
+        self.log(&format!("{signal} received, ending every app"), now);
+        self.bus
+            .publish(payload::PM2_KILL, &payload::kill("by SIGNAL"));
+        let views = self.supervisor.views(now);
+        if !views.is_empty()
+            && let Err(error) = crate::dump::write(&self.paths, &dump::encode(&views))
+        {
+            journal::error(&format!("could not save the list: {error}"));
+        }
+        self.handle(Event::Shutdown);
+    }
+
+    fn on_balance(&mut self, event: BalanceEvent) {
+        match event {
+            BalanceEvent::Said { run, message } => self.handle(Event::Message { run, message }),
+            BalanceEvent::Raw { run, line } => self.on_app_message(run, &line),
+            BalanceEvent::Park { name, fd } => {
+                if let Some(keeper) = &self.keeper
+                    && let Err(error) = keeper.park(&name, std::os::fd::AsFd::as_fd(&fd))
+                {
+                    journal::error(&format!("could not park {name}: {error}"));
+                }
+            }
+            BalanceEvent::Unpark { name } => {
+                if let Some(keeper) = &self.keeper {
+                    // A keeper that is gone holds nothing any more.
+                    let _ = keeper.drop_fd(&name);
+                }
+            }
+            BalanceEvent::Ticket { name, data } => self.store.save_ticket(name, data.to_string()),
+            BalanceEvent::Closed { .. } => {}
+        }
+    }
+
+    /// An app said something that is not Node's own.
+    fn on_app_message(&mut self, run: musher_core::id::Incarnation, line: &[u8]) {
+        // Lone surrogates are valid in JavaScript and not here: such a message
+        // reaches nobody, as it is not for supervision either.
+        let Ok(message) = serde_json::from_slice(line) else {
+            return;
+        };
+        let said = payload::classify(&message);
+        if let Some(message) = said.tell {
+            self.handle(Event::Message { run, message });
+        }
+        let Some(publication) = said.publish.filter(|_| self.bus.n_subscribers() > 0) else {
+            return;
+        };
+        let now = musher_os::clock::now();
+        if let Some(view) = self
+            .supervisor
+            .owner(run)
+            .and_then(|id| self.supervisor.view(id, now))
+        {
+            let origin = payload::Origin::of(&view);
+            let (name, event) = publication.event(&origin, now.wall);
+            self.bus.publish(name, &event);
+        }
+    }
+
+    fn on_log(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Text {
+                pm_id,
+                stream,
+                text,
+                at_ms,
+                ..
+            } => {
+                let now = musher_os::clock::now();
+                let Some(view) = self.supervisor.view(pm_id, now) else {
+                    return;
+                };
+                let origin = payload::Origin::of(&view);
+                let text = String::from_utf8_lossy(&text);
+                let name = match stream {
+                    Stream::Out => "log:out",
+                    Stream::Err => "log:err",
+                };
+                self.bus
+                    .publish(name, &payload::log(&origin, Wall(at_ms), &text));
+            }
+            LogEvent::Lost {
+                pm_id,
+                bytes,
+                reason,
+            } => {
+                let reason = match reason {
+                    LossReason::Subscriber => "a subscriber did not keep up".to_owned(),
+                    LossReason::File(reason) => reason,
+                };
+                journal::error(&format!(
+                    "{bytes} bytes of output of process {pm_id} lost: {reason}"
+                ));
+            }
+            LogEvent::Drained { run } => self.drained(run),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The balance thread: every IPC channel and every cluster socket.
+//!
+//! It is a thread of its own because accepting and handing over connections
+//! must not wait for anything the loop does. It carries out what
+//! [`musher_core::cluster::Primary`] decides and decides nothing itself; it
+//! never spawns, reaps or signals. The loop talks to it through [`Balancer`],
+//! it talks back through [`BalanceEvent`]s.
+
+mod channel;
+mod names;
+mod socket;
+mod thread;
+
+use bytes::Bytes;
+use musher_core::app::Balance;
+use musher_core::id::Incarnation;
+use musher_core::supervisor::action::{AppKey, Channel};
+use musher_core::supervisor::event::AppMessage;
+use rustix::event::{EventfdFlags, eventfd};
+use serde_json::Value;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+/// What the balance thread tells the loop.
+#[derive(Debug)]
+pub(crate) enum BalanceEvent {
+    /// A child said something supervision cares about.
+    Said {
+        /// Who.
+        run: Incarnation,
+        /// What.
+        message: AppMessage,
+    },
+    /// A child said something else: one JSON value, as it came. It may hold
+    /// lone surrogates, which serde_json refuses.
+    Raw {
+        /// Who.
+        run: Incarnation,
+        /// What, without newline.
+        line: Bytes,
+    },
+    /// Keep this duplicate of a listening socket where a later daemon finds it.
+    Park {
+        /// Under this name, for [`Balancer::restore_listener`].
+        name: String,
+        /// A duplicate.
+        fd: OwnedFd,
+    },
+    /// The listening socket of this name is closed.
+    Unpark {
+        /// Its name.
+        name: String,
+    },
+    /// Keep this for [`Balancer::restore_ticket`]: TLS ticket keys.
+    Ticket {
+        /// Its name.
+        name: String,
+        /// What.
+        data: Value,
+    },
+    /// A channel is closed and everything said on it was told.
+    Closed {
+        /// Whose.
+        run: Incarnation,
+    },
+}
+
+/// A child with a channel, as the thread is told of it.
+#[derive(Debug)]
+pub(crate) struct Child {
+    /// Which run.
+    pub(crate) run: Incarnation,
+    /// Whose.
+    pub(crate) app: AppKey,
+    /// Which slot of listening sockets.
+    pub(crate) slot: u32,
+    /// How its connections are spread.
+    pub(crate) balance: Balance,
+    /// Cluster worker or plain child.
+    pub(crate) channel: Channel,
+    /// musher's end of the channel, non-blocking.
+    pub(crate) fd: OwnedFd,
+}
+
+#[derive(Debug)]
+enum Command {
+    Add(Child),
+    Send { run: Incarnation, json: Vec<u8> },
+    Detach(Incarnation),
+    Drain(Incarnation),
+    Forget(Incarnation),
+    KeepSlots { app: AppKey, live: Vec<u32> },
+    Release(AppKey),
+    RestoreListener { name: String, fd: OwnedFd },
+    RestoreWorker { child: Child, keys: Vec<String> },
+    RestoreTicket { name: String, data: Value },
+}
+
+/// The loop's handle of the balance thread. Dropping it ends the thread, which
+/// closes its descriptors and leaves the children alone.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    /// `None` only while it is dropped: closing it is the signal to end.
+    commands: Option<Sender<Command>>,
+    wake: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Balancer {
+    /// Starts the thread. `first_seq` is 0, or
+    /// [`musher_core::cluster::TAKEOVER_SEQ`] in a daemon that takes over.
+    /// `on_event` is called on the thread and must not wait.
+    ///
+    /// # Errors
+    /// `EMFILE`, or `EAGAIN` if no thread can be made.
+    pub(crate) fn start(
+        first_seq: u64,
+        on_event: impl FnMut(BalanceEvent) + Send + 'static,
+    ) -> io::Result<Balancer> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (commands, inbox) = channel();
+        let mut state =
+            thread::Thread::new(first_seq, inbox, Arc::clone(&wake), Box::new(on_event))?;
+        let thread = std::thread::Builder::new()
+            .name("balance".to_owned())
+            .spawn(move || state.run())?;
+        Ok(Balancer {
+            commands: Some(commands),
+            wake,
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes the channel of a started child.
+    pub(crate) fn add(&self, child: Child) {
+        self.tell(Command::Add(child));
+    }
+
+    /// Sends one JSON value to a child. Dropped if the child is gone or has
+    /// not read the last 16 MiB.
+    pub(crate) fn send(&self, run: Incarnation, json: Vec<u8>) {
+        self.tell(Command::Send { run, json });
+    }
+
+    /// Hands no further connections to a worker.
+    pub(crate) fn detach(&self, run: Incarnation) {
+        self.tell(Command::Detach(run));
+    }
+
+    /// Asks a cluster worker to close its servers, finish and leave.
+    pub(crate) fn drain(&self, run: Incarnation) {
+        self.tell(Command::Drain(run));
+    }
+
+    /// The run is over: what it still said is told, then its channel closed
+    /// and its unaccepted connections go to others.
+    pub(crate) fn forget(&self, run: Incarnation) {
+        self.tell(Command::Forget(run));
+    }
+
+    /// Drains and closes the sockets of every slot but these; without any it is
+    /// [`Balancer::release`].
+    pub(crate) fn keep_slots(&self, app: AppKey, live: Vec<u32>) {
+        self.tell(Command::KeepSlots { app, live });
+    }
+
+    /// Closes the sockets of a stopped or deleted app.
+    pub(crate) fn release(&self, app: AppKey) {
+        self.tell(Command::Release(app));
+    }
+
+    /// Takes back a parked socket; before the workers of its app.
+    pub(crate) fn restore_listener(&self, name: String, fd: OwnedFd) {
+        self.tell(Command::RestoreListener { name, fd });
+    }
+
+    /// Takes back a living child that listens on these keys, as
+    /// `AppMessage::Listening` told them.
+    pub(crate) fn restore_worker(&self, child: Child, keys: Vec<String>) {
+        self.tell(Command::RestoreWorker { child, keys });
+    }
+
+    /// Takes back TLS ticket keys; before the workers of their app.
+    pub(crate) fn restore_ticket(&self, name: String, data: Value) {
+        self.tell(Command::RestoreTicket { name, data });
+    }
+
+    fn tell(&self, command: Command) {
+        // The inbox closes only when the thread has died of a bug; the loop
+        // notices by its missing events.
+        if let Some(commands) = &self.commands
+            && commands.send(command).is_ok()
+        {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // EAGAIN means that it is awake already (eventfd(2)).
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.commands = None;
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

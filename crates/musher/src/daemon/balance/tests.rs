@@ -1,0 +1,432 @@
+//! The balance thread under real Node: unmodified apps, real sockets.
+//!
+//! Every case runs in every mode of balancing. The program is `node` of PATH,
+//! or what `MUSHER_TEST_NODE` names.
+
+mod house;
+
+use house::{ALL, House, free_port, get, get_unix};
+use musher_core::app::Balance;
+use musher_core::supervisor::action::Channel;
+use musher_core::supervisor::event::AppMessage;
+use std::collections::BTreeMap;
+use std::net::{TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+#[test]
+fn workers_serve_one_port_and_know_that_they_are_workers() {
+    for balance in ALL {
+        let mut house = House::new(balance, "http");
+        let runs = house.start_many(3);
+        for run in &runs {
+            let said = house.wait_raw(*run, "listening");
+            assert_eq!(said["isWorker"], true, "{balance:?}");
+            assert_eq!(said["id"], run.0, "{balance:?}");
+            house.wait_said(*run, &AppMessage::Online);
+            house.wait_said(*run, &AppMessage::Ready);
+            house.wait_listening(*run);
+        }
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for _ in 0..60 {
+            *counts.entry(get(house.port).unwrap()).or_default() += 1;
+        }
+        match balance {
+            Balance::RoundRobin => {
+                let each: Vec<usize> = counts.values().copied().collect();
+                assert_eq!(each, [20, 20, 20]);
+            }
+            Balance::Even => assert_eq!(counts.len(), 3, "{counts:?}"),
+            Balance::Shared => assert!(!counts.is_empty()),
+        }
+    }
+}
+
+#[test]
+fn every_worker_gets_the_same_random_ports() {
+    for balance in ALL {
+        let mut house = House::new(balance, "two_random_ports");
+        let runs = house.start_many(2);
+        let ports: Vec<_> = runs
+            .iter()
+            .map(|run| house.wait_raw(*run, "listening")["ports"].clone())
+            .collect();
+        assert_eq!(ports[0], ports[1], "{balance:?}");
+        assert_ne!(ports[0][0], ports[0][1], "{balance:?}");
+        for run in runs {
+            house.wait_listening(run);
+            house.wait_listening(run);
+        }
+        get(u16::try_from(ports[0][1].as_u64().unwrap()).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn a_unix_socket_is_shared_and_its_file_goes_with_the_app() {
+    for balance in ALL {
+        let mut house = House::new(balance, "unix");
+        let runs = house.start_many(2);
+        for run in runs {
+            house.wait_raw(run, "listening");
+            house.wait_listening(run);
+        }
+        let path = house.unix_path();
+        for _ in 0..4 {
+            get_unix(&path).unwrap();
+        }
+        house.balancer().release(house.app());
+        house.until("the file is gone", |_| !path.exists());
+    }
+}
+
+#[test]
+fn datagrams_reach_a_worker() {
+    for balance in ALL {
+        let mut house = House::new(balance, "udp");
+        for run in house.start_many(2) {
+            house.wait_raw(run, "listening");
+        }
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        for _ in 0..4 {
+            socket.send_to(b"who", ("127.0.0.1", house.port)).unwrap();
+            let mut answer = [0; 32];
+            let len = socket.recv(&mut answer).unwrap();
+            assert!(
+                std::str::from_utf8(&answer[..len])
+                    .unwrap()
+                    .parse::<u32>()
+                    .is_ok()
+            );
+        }
+    }
+}
+
+#[test]
+fn tls_workers_share_their_ticket_keys_also_under_a_later_daemon() {
+    for balance in ALL {
+        let mut house = House::new(balance, "tls");
+        let runs = house.start_many(2);
+        let keys: Vec<_> = runs
+            .iter()
+            .map(|run| house.wait_raw(*run, "listening")["keys"].clone())
+            .collect();
+        assert_eq!(keys[0], keys[1], "{balance:?}");
+        for run in runs {
+            house.kill(run);
+        }
+        let run = house.start(0);
+        assert_eq!(
+            house.wait_raw(run, "listening")["keys"],
+            keys[0],
+            "{balance:?}"
+        );
+    }
+}
+
+#[test]
+fn a_port_in_use_is_an_error_of_the_app() {
+    for balance in ALL {
+        let mut house = House::new(balance, "twice");
+        let run = house.start(0);
+        assert_eq!(
+            house.wait_raw(run, "second")["code"],
+            "EADDRINUSE",
+            "{balance:?}"
+        );
+
+        let foreign = TcpListener::bind("[::]:0").unwrap();
+        let mut house = House::new(balance, "http");
+        house.port = foreign.local_addr().unwrap().port();
+        let run = house.start(0);
+        assert_eq!(
+            house.wait_raw(run, "error")["code"],
+            "EADDRINUSE",
+            "{balance:?}"
+        );
+
+        let mut house = House::new(balance, "descriptor");
+        let run = house.start(0);
+        assert_eq!(house.wait_raw(run, "error")["code"], "EBADF", "{balance:?}");
+
+        let mut house = House::new(balance, "exclusive");
+        let run = house.start(0);
+        assert_eq!(
+            house.wait_raw(run, "exclusive")["code"],
+            "none",
+            "{balance:?}"
+        );
+    }
+}
+
+#[test]
+fn a_server_listens_again_after_it_was_closed() {
+    for balance in ALL {
+        let mut house = House::new(balance, "close_and_listen");
+        for run in house.start_many(2) {
+            house.wait_raw(run, "listening");
+            house.wait_listening(run);
+            house.wait_listening(run);
+        }
+        get(house.port).unwrap();
+    }
+}
+
+#[test]
+fn a_port_is_freed_when_every_worker_closed_its_server() {
+    for balance in ALL {
+        let mut house = House::new(balance, "close");
+        let runs = house.start_many(2);
+        for run in &runs {
+            house.wait_listening(*run);
+        }
+        for run in &runs {
+            get(house.port).unwrap();
+            house.balancer().send(*run, b"1".to_vec());
+            house.wait_raw(*run, "closed");
+        }
+        let port = house.port;
+        house.until("the port is free", |_| {
+            TcpListener::bind(("127.0.0.1", port)).is_ok()
+        });
+    }
+}
+
+#[test]
+fn messages_pass_both_ways_in_fork_and_cluster() {
+    for channel in [Channel::Fork, Channel::Worker] {
+        let mut house = House::new(Balance::Even, "talk");
+        house.channel = channel;
+        let run = house.start(0);
+        let said = house.wait_raw(run, "talking");
+        assert_eq!(said["isWorker"], channel == Channel::Worker);
+        let lines = house.lines_of(run);
+        assert_eq!(lines[0], "\"héllo \u{2028} \u{1f600}\"".as_bytes());
+        assert_eq!(lines[1], b"42");
+        assert!(lines[2].len() > 300_000);
+        assert_eq!(lines[3], br#"{"lone":"\ud800"}"#);
+        house.balancer().send(run, br#"{"lone":"\ud800"}"#.to_vec());
+        house.balancer().send(run, Vec::new());
+        house.balancer().send(run, b"{\n}".to_vec());
+        house.wait_line(run, br#""message":{"lone":"\ud800"}"#);
+        let big = format!("{{\"big\":\"{}\"}}", "y".repeat(2_000_000));
+        house.balancer().send(run, big.into_bytes());
+        house.wait_line(run, b"yyyyyyyyyy\"}}");
+        house.balancer().send(run, br#"{"bye":1}"#.to_vec());
+        house.wait_closed(run);
+        house.wait_exit(run);
+    }
+}
+
+#[test]
+fn a_worker_that_disconnects_leaves_by_itself() {
+    for balance in ALL {
+        let mut house = House::new(balance, "leave");
+        let run = house.start(0);
+        house.wait_listening(run);
+        house.balancer().send(run, b"1".to_vec());
+        house.wait_said(run, &AppMessage::Disconnecting);
+        house.wait_exit(run);
+        assert!(
+            house.output(run).contains("exit 0 true"),
+            "{}",
+            house.output(run)
+        );
+    }
+}
+
+#[test]
+fn a_full_app_keeps_its_clients_waiting_and_loses_none() {
+    let mut house = House::new(Balance::RoundRobin, "few");
+    for run in house.start_many(2) {
+        house.wait_listening(run);
+    }
+    let port = house.port;
+    let clients: Vec<_> = (0..12)
+        .map(|_| std::thread::spawn(move || get(port)))
+        .collect();
+    for client in clients {
+        client.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_worker_without_descriptors_costs_no_connection() {
+    let mut house = House::new(Balance::RoundRobin, "http");
+    let runs = house.start_many(2);
+    for run in &runs {
+        house.wait_listening(*run);
+    }
+    house.take_descriptors_from(runs[0]);
+    let other = house.pid_of(runs[1]).to_string();
+    for _ in 0..20 {
+        assert_eq!(get(house.port).unwrap(), other);
+    }
+}
+
+/// Clients that connect, ask and close, until told to stop.
+struct Load {
+    stop: &'static AtomicBool,
+    n_ok: &'static AtomicUsize,
+    clients: Vec<std::thread::JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn start(port: u16, n_clients: usize) -> Load {
+        let stop: &'static AtomicBool = Box::leak(Box::default());
+        let n_ok: &'static AtomicUsize = Box::leak(Box::default());
+        let client = move || {
+            let mut failures = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                match get(port) {
+                    Ok(_) => drop(n_ok.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) => failures.push(error.to_string()),
+                }
+            }
+            failures
+        };
+        let clients = (0..n_clients).map(|_| std::thread::spawn(client)).collect();
+        Load {
+            stop,
+            n_ok,
+            clients,
+        }
+    }
+
+    fn wait(&self, house: &mut House, more: usize) {
+        let goal = self.n_ok.load(Ordering::Relaxed) + more;
+        house.until("more answers", |_| {
+            self.n_ok.load(Ordering::Relaxed) >= goal
+        });
+    }
+
+    fn finish(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap())
+            .collect()
+    }
+}
+
+#[test]
+fn a_killed_worker_costs_only_what_it_had_accepted() {
+    const CLIENTS: usize = 4;
+    for balance in ALL {
+        let mut house = House::new(balance, "http");
+        let runs = house.start_many(3);
+        for run in &runs {
+            house.wait_listening(*run);
+        }
+        let load = Load::start(house.port, CLIENTS);
+        load.wait(&mut house, 50);
+        house.kill(runs[1]);
+        load.wait(&mut house, 200);
+        let again = house.start(1);
+        house.wait_listening(again);
+        load.wait(&mut house, 50);
+        let failures = load.finish();
+        assert!(failures.len() <= CLIENTS, "{balance:?}: {failures:?}");
+        assert!(
+            !failures.iter().any(|f| f.contains("timed out")),
+            "{balance:?}: {failures:?}"
+        );
+    }
+}
+
+#[test]
+fn clients_wait_for_the_replacement_when_every_worker_is_dead() {
+    for balance in ALL {
+        let mut house = House::new(balance, "http");
+        for run in house.start_many(2) {
+            house.wait_listening(run);
+            house.kill(run);
+        }
+        let port = house.port;
+        let client = std::thread::spawn(move || get(port));
+        let clients: Vec<_> = (0..6)
+            .map(|_| std::thread::spawn(move || get(port)))
+            .collect();
+        // Slot 1 stays empty: what the kernel put there has to be adopted.
+        let run = house.start(0);
+        house.wait_listening(run);
+        for client in clients.into_iter().chain([client]) {
+            client.join().unwrap().unwrap();
+        }
+    }
+}
+
+#[test]
+fn replacing_every_worker_under_load_fails_no_request() {
+    for balance in ALL {
+        let mut house = House::new(balance, "http");
+        let runs = house.start_many(2);
+        for run in &runs {
+            house.wait_listening(*run);
+        }
+        let load = Load::start(house.port, 4);
+        for (slot, old) in runs.into_iter().enumerate() {
+            let successor = house.start(u32::try_from(slot).unwrap());
+            house.wait_listening(successor);
+            house.balancer().detach(old);
+            house.balancer().drain(old);
+            house.wait_exit(old);
+            load.wait(&mut house, 30);
+        }
+        let failures = load.finish();
+        assert!(failures.is_empty(), "{balance:?}: {failures:?}");
+    }
+}
+
+#[test]
+fn a_trimmed_slot_is_closed_and_the_others_serve() {
+    let mut house = House::new(Balance::Even, "http");
+    let runs = house.start_many(2);
+    for run in &runs {
+        house.wait_listening(*run);
+    }
+    house.balancer().drain(runs[1]);
+    house.wait_exit(runs[1]);
+    house.balancer().keep_slots(house.app(), vec![0]);
+    house.until("the second socket is closed", |house| {
+        house.n_unparked() == 1
+    });
+    for _ in 0..20 {
+        get(house.port).unwrap();
+    }
+    house.kill(runs[0]);
+    house.balancer().release(house.app());
+    house.until("the first is closed too", |house| house.n_unparked() == 2);
+    assert!(get(house.port).is_err());
+}
+
+#[test]
+fn a_later_daemon_takes_sockets_and_workers_over() {
+    for balance in ALL {
+        let mut house = House::new(balance, "http");
+        let runs = house.start_many(2);
+        for run in &runs {
+            house.wait_listening(*run);
+        }
+        let load = Load::start(house.port, 3);
+        load.wait(&mut house, 20);
+        house.replace_daemon();
+        load.wait(&mut house, 100);
+        house.kill(runs[0]);
+        load.wait(&mut house, 50);
+        let run = house.start(0);
+        house.wait_listening(run);
+        load.wait(&mut house, 50);
+        let failures = load.finish();
+        // Connections the former daemon had accepted die with it, and those
+        // the killed worker had.
+        assert!(failures.len() <= 6, "{balance:?}: {failures:?}");
+    }
+}
+
+#[test]
+fn a_free_port_is_free() {
+    assert!(TcpListener::bind(("127.0.0.1", free_port())).is_ok());
+}

@@ -1,0 +1,495 @@
+//! The thread itself: waits, and carries out what the primary decides.
+
+use super::channel::{Link, Readable, Writable};
+use super::names::{self, ListenerName};
+use super::socket::{Listener, errno_of, make, name_of, now, path_of};
+use super::{BalanceEvent, Child, Command};
+use musher_core::cluster::message::{FromWorker, SocketOptions, ToWorker};
+use musher_core::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
+use musher_core::id::Incarnation;
+use musher_core::supervisor::event::AppMessage;
+use musher_core::time::{Millis, Mono};
+use musher_core::wire::node_ipc::{self, Line};
+use musher_os::{fd, listen};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+/// A descriptor that waits in send queues while others hold it too.
+pub(crate) type Shared = Arc<OwnedFd>;
+
+/// How many readiness events are taken at once.
+const EVENTS_PER_WAIT: usize = 256;
+
+/// Patience after an accept that failed (EMFILE): the socket stays readable.
+const ACCEPT_PAUSE: Millis = Millis(100);
+
+/// Tokens of epoll: the kind above, the id below.
+const KIND_SHIFT: u32 = 60;
+const WAKE: u64 = 0;
+const CHANNEL: u64 = 1;
+const LISTENER: u64 = 2;
+
+/// Everything the thread owns.
+pub(super) struct Thread {
+    epoll: OwnedFd,
+    inbox: Receiver<Command>,
+    wake: Arc<OwnedFd>,
+    on_event: Box<dyn FnMut(BalanceEvent) + Send>,
+    primary: Primary,
+    links: HashMap<Incarnation, Link>,
+    listeners: HashMap<SocketId, Listener>,
+    connections: HashMap<ConnectionId, Shared>,
+    last_connection: u64,
+    /// Sockets not watched after a failed accept, and until when.
+    paused: VecDeque<(Mono, SocketId)>,
+    actions: VecDeque<ClusterAction>,
+}
+
+impl Thread {
+    pub(super) fn new(
+        first_seq: u64,
+        inbox: Receiver<Command>,
+        wake: Arc<OwnedFd>,
+        on_event: Box<dyn FnMut(BalanceEvent) + Send>,
+    ) -> io::Result<Thread> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &wake, token(WAKE, 0), EventFlags::IN)?;
+        Ok(Thread {
+            epoll,
+            inbox,
+            wake,
+            on_event,
+            primary: Primary::new(first_seq),
+            links: HashMap::new(),
+            listeners: HashMap::new(),
+            connections: HashMap::new(),
+            last_connection: 0,
+            paused: VecDeque::new(),
+            actions: VecDeque::new(),
+        })
+    }
+
+    /// Works until the handle is dropped.
+    pub(super) fn run(&mut self) {
+        let mut ready = Vec::with_capacity(EVENTS_PER_WAIT);
+        loop {
+            ready.clear();
+            let timeout = self.timeout();
+            let spare = rustix::buffer::spare_capacity(&mut ready);
+            // The only expected failure is EINTR, after which nothing is ready.
+            let _ = epoll::wait(&self.epoll, spare, timeout.as_ref());
+            for event in &ready {
+                let data = event.data.u64();
+                let id = data & ((1 << KIND_SHIFT) - 1);
+                match data >> KIND_SHIFT {
+                    CHANNEL => self.on_channel(Incarnation(id), event.flags),
+                    LISTENER => self.accept(SocketId(id)),
+                    _ => {
+                        let mut count = [0_u8; 8];
+                        let _ = rustix::io::read(&self.wake, &mut count);
+                    }
+                }
+            }
+            if !self.take_commands() {
+                return;
+            }
+            self.on_time();
+        }
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let stalled = self.links.values().filter_map(|link| link.stalled_until);
+        let paused = self.paused.iter().map(|(at, _)| *at);
+        let next = stalled
+            .chain(paused)
+            .chain(self.primary.next_deadline())
+            .min()?;
+        let millis = next.since(now()).get();
+        Timespec::try_from(std::time::Duration::from_millis(millis)).ok()
+    }
+
+    fn on_time(&mut self) {
+        let time = now();
+        if self.primary.next_deadline().is_some_and(|at| at <= time) {
+            self.decide(|primary, out| primary.on_time(time, out));
+        }
+        while let Some((at, socket)) = self.paused.front().copied()
+            && at <= time
+        {
+            self.paused.pop_front();
+            self.set_interest(socket, EventFlags::IN);
+        }
+        let due = |link: &Link| link.stalled_until.is_some_and(|at| at <= time);
+        let stalled: Vec<Incarnation> = self
+            .links
+            .iter()
+            .filter(|(_, link)| due(link))
+            .map(|(run, _)| *run)
+            .collect();
+        for run in stalled {
+            self.flush(run);
+        }
+    }
+
+    /// Returns false when the handle is gone.
+    fn take_commands(&mut self) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = now();
+        match command {
+            Command::Add(child) => {
+                let Child {
+                    run,
+                    app,
+                    slot,
+                    balance,
+                    channel,
+                    fd,
+                } = child;
+                self.primary.add(run, app, slot, balance, channel);
+                self.attach(run, Link::new(fd));
+            }
+            Command::Send { run, json } => {
+                if let Some(link) = self.links.get_mut(&run) {
+                    link.push_user(&json);
+                    self.flush(run);
+                }
+            }
+            Command::Detach(run) => self.decide(|primary, out| primary.detach(run, now, out)),
+            Command::Drain(run) => self.decide(|primary, out| primary.drain(run, now, out)),
+            Command::Forget(run) => self.forget(run),
+            Command::KeepSlots { app, live } => {
+                self.decide(|primary, out| primary.keep_slots(&app, &live, now, out));
+            }
+            Command::Release(app) => self.decide(|primary, out| primary.release(&app, out)),
+            Command::RestoreListener { name, fd } => self.restore_listener(name, fd),
+            Command::RestoreWorker { child, keys } => self.restore_worker(child, keys),
+            Command::RestoreTicket { name, data } => {
+                if let Some((app, key)) = names::parse_ticket(&name) {
+                    self.primary.restore_ticket(app, key, data);
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, run: Incarnation, link: Link) {
+        let flags = EventFlags::IN | EventFlags::RDHUP;
+        // Failing needs ENOMEM or the limit of watches; the child then reads
+        // as one that says nothing.
+        let _ = epoll::add(&self.epoll, &link.fd, token(CHANNEL, run.0), flags);
+        self.links.insert(run, link);
+    }
+
+    fn restore_listener(&mut self, name: String, fd: OwnedFd) {
+        let Some(parsed) = ListenerName::parse(&name) else {
+            return;
+        };
+        let ListenerName {
+            app,
+            slot,
+            backlog,
+            endpoint,
+        } = parsed;
+        let path = path_of(&endpoint);
+        let options = SocketOptions {
+            backlog,
+            ..SocketOptions::default()
+        };
+        let bound = name_of(&fd);
+        let socket = self
+            .primary
+            .restore_socket(app, slot, endpoint, options, bound);
+        let listener = Listener {
+            fd: Arc::new(fd),
+            name: Some(name),
+            path,
+            watched: false,
+        };
+        self.listeners.insert(socket, listener);
+    }
+
+    fn restore_worker(&mut self, child: Child, keys: Vec<String>) {
+        let Child {
+            run,
+            app,
+            slot,
+            balance,
+            channel,
+            fd,
+        } = child;
+        let keys: Vec<_> = keys
+            .into_iter()
+            .map(musher_core::cluster::message::Key)
+            .collect();
+        self.attach(run, Link::restored(fd));
+        self.decide(|primary, out| {
+            primary.restore_worker(run, app, slot, balance, channel, &keys, now(), out);
+        });
+    }
+
+    fn forget(&mut self, run: Incarnation) {
+        // The child is dead: what it wrote before is finite.
+        while let Some(link) = self.links.get_mut(&run) {
+            let before = link.n_read();
+            let end = link.read();
+            let progress = self
+                .links
+                .get(&run)
+                .is_some_and(|link| link.n_read() > before);
+            self.read_lines(run);
+            if end == Readable::Ended || !progress {
+                break;
+            }
+        }
+        self.close_link(run);
+    }
+
+    fn on_channel(&mut self, run: Incarnation, flags: EventFlags) {
+        if flags.contains(EventFlags::OUT) {
+            self.flush(run);
+        }
+        let readable = EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        let Some(link) = self
+            .links
+            .get_mut(&run)
+            .filter(|_| flags.intersects(readable))
+        else {
+            return;
+        };
+        let end = link.read();
+        self.read_lines(run);
+        if end == Readable::Ended {
+            self.close_link(run);
+        }
+    }
+
+    fn read_lines(&mut self, run: Incarnation) {
+        while let Some(link) = self.links.get_mut(&run)
+            && let Some(line) = link.next_line()
+        {
+            match node_ipc::read(&line) {
+                Line::User => (self.on_event)(BalanceEvent::Raw { run, line }),
+                Line::Ready => {
+                    (self.on_event)(BalanceEvent::Said {
+                        run,
+                        message: AppMessage::Ready,
+                    });
+                }
+                Line::Internal { message, bun } => {
+                    link.bun |= bun;
+                    // User-level sockets have no use here; the copy is closed.
+                    let arrived = message == FromWorker::Handle && link.take_fd().is_some();
+                    let now = now();
+                    self.decide(|p, out| p.on_message(run, message, arrived, now, out));
+                }
+            }
+        }
+    }
+
+    fn close_link(&mut self, run: Incarnation) {
+        let Some(link) = self.links.remove(&run) else {
+            return;
+        };
+        // A duplicate kept elsewhere would keep the registration alive
+        // (epoll(7), Q6).
+        let _ = epoll::delete(&self.epoll, &link.fd);
+        drop(link);
+        self.decide(|primary, out| primary.gone(run, now(), out));
+        (self.on_event)(BalanceEvent::Closed { run });
+    }
+
+    /// Lets the primary decide, then carries out everything that follows.
+    fn decide(&mut self, decision: impl FnOnce(&mut Primary, &mut Vec<ClusterAction>)) {
+        let mut out = Vec::new();
+        decision(&mut self.primary, &mut out);
+        self.actions.extend(out);
+        while let Some(action) = self.actions.pop_front() {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: ClusterAction) {
+        match action {
+            ClusterAction::Bind {
+                socket,
+                app,
+                slot,
+                endpoint,
+                options,
+                joins,
+            } => {
+                let backlog = options.backlog;
+                let path = path_of(&endpoint);
+                let member = joins.and_then(|socket| self.listeners.get(&socket));
+                let made = make(&endpoint, options, member.map(|listener| &listener.fd));
+                let result = made.as_ref().map(name_of).map_err(errno_of);
+                if let Ok(fd) = made {
+                    let name = ListenerName {
+                        app,
+                        slot,
+                        backlog,
+                        endpoint,
+                    }
+                    .write();
+                    if let (Some(name), Ok(fd)) = (name.clone(), fd::dup(&fd)) {
+                        (self.on_event)(BalanceEvent::Park { name, fd });
+                    }
+                    let listener = Listener {
+                        fd: Arc::new(fd),
+                        name,
+                        path,
+                        watched: false,
+                    };
+                    self.listeners.insert(socket, listener);
+                }
+                let mut out = Vec::new();
+                self.primary.bound(socket, result, now(), &mut out);
+                self.actions.extend(out);
+            }
+            ClusterAction::Watch { socket, on } => self.watch(socket, on),
+            ClusterAction::Probe { socket } => self.accept_into(socket),
+            ClusterAction::CloseSocket { socket } => self.close_socket(socket),
+            ClusterAction::EndSocket { socket } => {
+                if let Some(listener) = self.listeners.get(&socket) {
+                    // Fails for datagram sockets, which have no queue.
+                    let _ = rustix::net::shutdown(&listener.fd, rustix::net::Shutdown::Both);
+                }
+                self.close_socket(socket);
+            }
+            ClusterAction::CloseConnection { connection } => {
+                self.connections.remove(&connection);
+            }
+            ClusterAction::Send {
+                run,
+                message,
+                carried,
+            } => self.send(run, &message, carried),
+            ClusterAction::Tell { run, message } => {
+                (self.on_event)(BalanceEvent::Said { run, message });
+            }
+            ClusterAction::KeepTicket { app, key, data } => {
+                let name = names::write_ticket(&app, &key);
+                (self.on_event)(BalanceEvent::Ticket { name, data });
+            }
+        }
+    }
+
+    fn watch(&mut self, socket: SocketId, on: bool) {
+        let Some(listener) = self.listeners.get_mut(&socket) else {
+            return;
+        };
+        let data = token(LISTENER, socket.0);
+        let done = match on {
+            true => epoll::add(&self.epoll, &listener.fd, data, EventFlags::IN),
+            false => epoll::delete(&self.epoll, &listener.fd),
+        };
+        // The primary tells only of changes, so this fails for lack of memory.
+        if done.is_ok() {
+            listener.watched = on;
+        }
+    }
+
+    fn accept(&mut self, socket: SocketId) {
+        self.accept_into(socket);
+        self.decide(|_, _| ());
+    }
+
+    fn accept_into(&mut self, socket: SocketId) {
+        while let Some(listener) = self.listeners.get(&socket)
+            && self.primary.credit(socket) > 0
+        {
+            let mut out = Vec::new();
+            let accepted = listen::accept(&listener.fd);
+            match accepted {
+                Ok(Some(fd)) => {
+                    self.last_connection += 1;
+                    let connection = ConnectionId(self.last_connection);
+                    self.connections.insert(connection, Arc::new(fd));
+                    self.primary.accepted(socket, connection, now(), &mut out);
+                    self.actions.extend(out);
+                }
+                Ok(None) => {
+                    self.primary.emptied(socket, &mut out);
+                    self.actions.extend(out);
+                    return;
+                }
+                Err(_) => return self.pause(socket),
+            }
+        }
+    }
+
+    fn pause(&mut self, socket: SocketId) {
+        self.set_interest(socket, EventFlags::empty());
+        self.paused.push_back((now() + ACCEPT_PAUSE, socket));
+    }
+
+    fn set_interest(&self, socket: SocketId, flags: EventFlags) {
+        if let Some(listener) = self.listeners.get(&socket).filter(|l| l.watched) {
+            let _ = epoll::modify(&self.epoll, &listener.fd, token(LISTENER, socket.0), flags);
+        }
+    }
+
+    fn close_socket(&mut self, socket: SocketId) {
+        let Some(listener) = self.listeners.remove(&socket) else {
+            return;
+        };
+        if listener.watched {
+            let _ = epoll::delete(&self.epoll, &listener.fd);
+        }
+        if let Some(path) = listener.path {
+            let _ = std::fs::remove_file(path);
+        }
+        if let Some(name) = listener.name {
+            (self.on_event)(BalanceEvent::Unpark { name });
+        }
+    }
+
+    fn send(&mut self, run: Incarnation, message: &ToWorker, carried: Carried) {
+        let fd = match carried {
+            Carried::Nothing => None,
+            Carried::Socket(socket) => self.listeners.get(&socket).map(|l| Arc::clone(&l.fd)),
+            Carried::Connection(connection) => self.connections.get(&connection).cloned(),
+        };
+        let Some(link) = self.links.get_mut(&run) else {
+            return;
+        };
+        let line = node_ipc::write(message, link.bun);
+        link.push(line, fd);
+        self.flush(run);
+    }
+
+    fn flush(&mut self, run: Incarnation) {
+        let Some(link) = self.links.get_mut(&run) else {
+            return;
+        };
+        let (wants_out, stalled_until) = match link.flush(now()) {
+            Writable::Done => (false, None),
+            Writable::Blocked => (true, None),
+            Writable::At(at) => (false, Some(at)),
+        };
+        link.stalled_until = stalled_until;
+        if link.wants_out != wants_out {
+            link.wants_out = wants_out;
+            let mut flags = EventFlags::IN | EventFlags::RDHUP;
+            flags.set(EventFlags::OUT, wants_out);
+            let _ = epoll::modify(&self.epoll, &link.fd, token(CHANNEL, run.0), flags);
+        }
+    }
+}
+
+fn token(kind: u64, id: u64) -> EventData {
+    EventData::new_u64(kind << KIND_SHIFT | id)
+}

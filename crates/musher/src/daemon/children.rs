@@ -1,0 +1,383 @@
+//! Runs as the kernel has them: spawned, watched, signalled, reaped.
+//!
+//! The executor's half for processes. It makes no choice: a plan says what to
+//! start, an action says whom to signal. Every kernel event leaves here as an
+//! [`Event`] of an incarnation; nothing else in the daemon knows pids.
+
+use super::readable::readable;
+use super::tree::{Ending, Scope, wait};
+use musher_core::exit::{ExitStatus, Signal};
+use musher_core::id::{Incarnation, PmId};
+use musher_core::supervisor::{Channel, Event, SpawnFailure, SpawnPlan};
+use musher_os::fd::{self, Blocking};
+use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Stdio, Step};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+/// How long the exit status of an adopted process is waited for after its end:
+/// the keeper reaps it at about the same moment.
+const ADOPTED_STATUS_WAIT: Duration = Duration::from_millis(1000);
+/// Size asked for the output pipes: room for a burst while the pump is busy.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// A living run.
+pub(crate) struct Child {
+    /// Its slot.
+    pub pm_id: PmId,
+    /// Its pid, fixed for its life.
+    pub pid: u32,
+    /// Clock ticks after boot; with the pid, its identity.
+    pub start_time: u64,
+    pidfd: Rc<OwnedFd>,
+    /// The write end of its stdin, held open so that it never sees EOF.
+    stdin: Option<OwnedFd>,
+    ending: Option<Ending>,
+}
+
+/// The manager's ends of a run's descriptors.
+pub(crate) struct Ends {
+    /// Read end of its stdout.
+    pub out: OwnedFd,
+    /// Read end of its stderr.
+    pub err: OwnedFd,
+    /// Our end of its IPC channel.
+    pub channel: OwnedFd,
+}
+
+/// All living runs.
+pub(crate) struct Children {
+    by_run: HashMap<Incarnation, Child>,
+    /// Who waits for the exit status of an adopted pid.
+    adopted: BTreeMap<u32, oneshot::Sender<ExitStatus>>,
+    events: UnboundedSender<Event>,
+}
+
+impl Children {
+    /// Returns an empty table. Events go to `events`; it is bounded by a
+    /// handful of events per living run.
+    pub(crate) fn new(events: UnboundedSender<Event>) -> Children {
+        Children {
+            by_run: HashMap::new(),
+            adopted: BTreeMap::new(),
+            events,
+        }
+    }
+
+    /// Returns a living run.
+    pub(crate) fn get(&self, run: Incarnation) -> Option<&Child> {
+        self.by_run.get(&run)
+    }
+
+    /// Returns all living runs.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Incarnation, &Child)> {
+        self.by_run.iter().map(|(run, child)| (*run, child))
+    }
+
+    /// Forks a run. `Spawned` or `SpawnFailed` follows when exec has told.
+    ///
+    /// # Errors
+    /// Why not even a fork was possible; the same as a `SpawnFailed` event.
+    pub(crate) fn spawn(
+        &mut self,
+        run: Incarnation,
+        pm_id: PmId,
+        plan: &SpawnPlan,
+    ) -> Result<Ends, Event> {
+        let (stdio, ends, stdin) = pipes().map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(0);
+            failed(
+                run,
+                &SpawnError {
+                    step: Step::Pipe,
+                    errno,
+                    subject: plan.program.clone(),
+                },
+            )
+        })?;
+        let extra = channel_env(run, plan.channel);
+        let spawned = spawn::spawn(plan, &extra, stdio).map_err(|error| failed(run, &error))?;
+        let Spawned {
+            pid,
+            pidfd,
+            start_time,
+            exec_pipe,
+        } = spawned;
+        let pidfd = Rc::new(pidfd);
+        let child = Child {
+            pm_id,
+            pid,
+            start_time,
+            pidfd: Rc::clone(&pidfd),
+            stdin: Some(stdin),
+            ending: None,
+        };
+        self.by_run.insert(run, child);
+        let life = Life {
+            run,
+            pid,
+            pidfd,
+            events: self.events.clone(),
+        };
+        tokio::task::spawn_local(life.follow(exec_pipe, plan.clone()));
+        Ok(ends)
+    }
+
+    /// Takes over a run of the previous daemon. Returns false when the process
+    /// is gone, or its pid is somebody else's.
+    pub(crate) fn adopt(
+        &mut self,
+        run: Incarnation,
+        pm_id: PmId,
+        pid: u32,
+        start_time: u64,
+        stdin: Option<OwnedFd>,
+    ) -> bool {
+        let Ok(pidfd) = musher_os::reap::pidfd_open(pid) else {
+            return false;
+        };
+        if musher_os::reap::start_time(pid) != Some(start_time) {
+            return false;
+        }
+        let pidfd = Rc::new(pidfd);
+        let child = Child {
+            pm_id,
+            pid,
+            start_time,
+            pidfd: Rc::clone(&pidfd),
+            stdin,
+            ending: None,
+        };
+        self.by_run.insert(run, child);
+        let (tell, status) = oneshot::channel();
+        self.adopted.insert(pid, tell);
+        let events = self.events.clone();
+        tokio::task::spawn_local(async move {
+            wait_shared(&pidfd).await;
+            let status = tokio::time::timeout(ADOPTED_STATUS_WAIT, status).await;
+            let status = match status {
+                Ok(Ok(status)) => status,
+                Ok(Err(_)) | Err(_) => ExitStatus::Unknown,
+            };
+            // A closed inbox means that the daemon ends.
+            let _ = events.send(Event::Exited { run, status });
+        });
+        true
+    }
+
+    /// Takes in how an orphan ended, from the keeper.
+    pub(crate) fn orphan_exited(&mut self, pid: u32, status: ExitStatus) {
+        if let Some(tell) = self.adopted.remove(&pid) {
+            // Nobody waits any more: the status was taken as unknown.
+            let _ = tell.send(status);
+        }
+    }
+
+    /// Signals the main process of a run.
+    pub(crate) fn signal(&self, run: Incarnation, signal: Signal) -> io::Result<()> {
+        match self.by_run.get(&run) {
+            Some(child) => musher_os::kill::signal(child.pidfd.as_ref(), signal),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins or hardens the end of a run; `TreeGone` follows once.
+    pub(crate) fn kill(&mut self, run: Incarnation, signal: Option<Signal>, tree: Scope) {
+        let events = self.events.clone();
+        let Some(child) = self.by_run.get_mut(&run) else {
+            let _ = events.send(Event::TreeGone { run });
+            return;
+        };
+        if let Some(ending) = &child.ending {
+            ending.send(signal);
+            return;
+        }
+        let ending = Ending::begin(child.pid, child.start_time, tree, signal);
+        let gone = ending.gone();
+        child.ending = Some(ending);
+        tokio::task::spawn_local(async move {
+            gone.await;
+            let _ = events.send(Event::TreeGone { run });
+        });
+    }
+
+    /// Lets go of a run that is over.
+    pub(crate) fn forget(&mut self, run: Incarnation) {
+        if let Some(child) = self.by_run.remove(&run) {
+            self.adopted.remove(&child.pid);
+        }
+    }
+}
+
+impl Child {
+    /// Writes a line to its stdin.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the process does not read, `EPIPE` when it closed stdin.
+    pub(crate) fn write_line(&self, line: &str) -> io::Result<()> {
+        let Some(stdin) = &self.stdin else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let line = format!("{line}\n");
+        // One write: a line within PIPE_BUF is atomic (pipe(7)).
+        rustix::io::write(stdin, line.as_bytes())?;
+        Ok(())
+    }
+
+    /// Returns the held write end of its stdin.
+    pub(crate) fn stdin(&self) -> Option<BorrowedFd<'_>> {
+        self.stdin.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// One child of this daemon, from fork to reap.
+struct Life {
+    run: Incarnation,
+    pid: u32,
+    pidfd: Rc<OwnedFd>,
+    events: UnboundedSender<Event>,
+}
+
+impl Life {
+    async fn follow(self, exec_pipe: OwnedFd, plan: SpawnPlan) {
+        let outcome = exec_outcome(exec_pipe).await;
+        let event = match outcome {
+            ExecOutcome::Executed => {
+                let version = package_version(&plan.script);
+                Event::Spawned {
+                    run: self.run,
+                    pid: self.pid,
+                    version,
+                }
+            }
+            ExecOutcome::Failed { step, errno } => {
+                failed(self.run, &SpawnError::of_child(step, errno, &plan))
+            }
+        };
+        let is_alive = matches!(outcome, ExecOutcome::Executed);
+        let _ = self.events.send(event);
+        wait_shared(&self.pidfd).await;
+        let status = match musher_os::reap::try_wait(self.pid) {
+            Ok(Some(status)) => status,
+            Ok(None) | Err(_) => ExitStatus::Unknown,
+        };
+        if is_alive {
+            let _ = self.events.send(Event::Exited {
+                run: self.run,
+                status,
+            });
+        }
+    }
+}
+
+async fn wait_shared(pidfd: &Rc<OwnedFd>) {
+    match pidfd.try_clone() {
+        Ok(pidfd) => wait(pidfd).await,
+        // No descriptor left for a second handle: look instead of being told.
+        Err(_) => {
+            while musher_os::kill::signal(pidfd.as_ref(), Signal(0)).is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn exec_outcome(exec_pipe: OwnedFd) -> ExecOutcome {
+    let mut pipe = exec_pipe;
+    loop {
+        pipe = match readable(pipe).await {
+            Ok(pipe) => pipe,
+            // Not to be waited for: what happened is told by the exit.
+            Err(_) => return ExecOutcome::Executed,
+        };
+        match spawn::read_exec_result(&pipe) {
+            Ok(Some(outcome)) => return outcome,
+            Ok(None) => {}
+            Err(_) => return ExecOutcome::Executed,
+        }
+    }
+}
+
+fn failed(run: Incarnation, error: &SpawnError) -> Event {
+    const TRANSIENT: [i32; 4] = [
+        11, /* EAGAIN */
+        12, /* ENOMEM */
+        23, /* ENFILE */
+        24, /* EMFILE */
+    ];
+    let kind = if TRANSIENT.contains(&error.errno) {
+        SpawnFailure::Transient
+    } else {
+        SpawnFailure::Permanent
+    };
+    Event::SpawnFailed {
+        run,
+        reason: error.to_string(),
+        kind,
+    }
+}
+
+fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {
+    let (stdin, stdin_ours) = fd::pipe()?;
+    let (out, stdout) = fd::pipe()?;
+    let (err, stderr) = fd::pipe()?;
+    fd::set_blocking(&stdin_ours, Blocking::NeverWaits)?;
+    for ours in [&out, &err] {
+        fd::set_blocking(ours, Blocking::NeverWaits)?;
+        // Best effort: the limit for unprivileged users is shared (pipe(7)).
+        let _ = fd::set_pipe_size(ours, PIPE_BYTES);
+    }
+    let (ours, theirs) = fd::socketpair(Blocking::NeverWaits)?;
+    let stdio = Stdio {
+        stdin,
+        stdout,
+        stderr,
+        channel: Some(theirs),
+    };
+    Ok((
+        stdio,
+        Ends {
+            out,
+            err,
+            channel: ours,
+        },
+        stdin_ours,
+    ))
+}
+
+/// Variables of Node's IPC channel (`NODE_UNIQUE_ID` makes a cluster worker).
+fn channel_env(run: Incarnation, channel: Channel) -> Vec<(String, String)> {
+    let mut env = vec![
+        ("NODE_CHANNEL_FD".to_owned(), "3".to_owned()),
+        (
+            "NODE_CHANNEL_SERIALIZATION_MODE".to_owned(),
+            "json".to_owned(),
+        ),
+    ];
+    match channel {
+        Channel::Fork => {}
+        Channel::Worker => env.push(("NODE_UNIQUE_ID".to_owned(), run.to_string())),
+    }
+    env
+}
+
+/// Returns `version` of the nearest package.json above a script.
+fn package_version(script: &str) -> Option<String> {
+    /// A package.json larger than this is not read.
+    const MAX_BYTES: u64 = 1 << 20;
+    Path::new(script).ancestors().skip(1).find_map(|dir| {
+        let path = dir.join("package.json");
+        let size = std::fs::metadata(&path).ok()?.len();
+        if size > MAX_BYTES {
+            return None;
+        }
+        let text = std::fs::read_to_string(&path).ok()?;
+        let package: serde_json::Value = serde_json::from_str(&text).ok()?;
+        package["version"].as_str().map(str::to_owned)
+    })
+}

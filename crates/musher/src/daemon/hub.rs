@@ -1,0 +1,300 @@
+//! What the loop owns: the supervisor, and everything that carries out its
+//! actions.
+//!
+//! [`Hub::handle`] is the only caller of `Supervisor::step`, and [`Hub::execute`]
+//! the only place where an action becomes an effect. Nothing here waits.
+
+use super::balance::{self, Balancer};
+use super::bus::Bus;
+use super::children::{Children, Ends};
+use super::journal;
+use super::logs::{LogPump, Source};
+use super::persist;
+use super::rpc::ReplyTo;
+use super::sample::Sampler;
+use super::store::Store;
+use super::tree::Scope;
+use crate::files::{Durability, replace};
+use crate::keeper::client::KeeperClient;
+use crate::paths::Paths;
+use musher_core::id::{Incarnation, PmId, RequestId};
+use musher_core::log::Stream;
+use musher_core::supervisor::{Action, Event, Reply, RequestError, SpawnPlan, Supervisor};
+use musher_core::time::Now;
+use musher_core::wire::bus as payload;
+use musher_core::wire::rpc::Answer;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Everything the loop owns.
+pub(crate) struct Hub {
+    pub(crate) supervisor: Supervisor,
+    pub(crate) children: Children,
+    pub(crate) pump: LogPump,
+    pub(crate) balancer: Balancer,
+    pub(crate) bus: Bus,
+    pub(crate) store: Store,
+    pub(crate) keeper: Option<KeeperClient>,
+    pub(crate) sampler: Sampler,
+    pub(crate) paths: Paths,
+    pub(crate) boot_id: String,
+    pub(crate) started: Now,
+    /// Clients that wait for the supervisor's answer.
+    pub(crate) waiting: HashMap<RequestId, (Answer, ReplyTo)>,
+    /// Who gets SIGQUIT when the daemon is gone (`killMe`).
+    pub(crate) killed_by: Option<u32>,
+    /// The supervisor said `Exit`.
+    pub(crate) is_over: bool,
+    queue: VecDeque<Event>,
+    out: Vec<Action>,
+}
+
+/// The parts a hub is made of.
+pub(crate) struct Parts {
+    pub(crate) supervisor: Supervisor,
+    pub(crate) children: Children,
+    pub(crate) pump: LogPump,
+    pub(crate) balancer: Balancer,
+    pub(crate) bus: Bus,
+    pub(crate) store: Store,
+    pub(crate) keeper: Option<KeeperClient>,
+    pub(crate) paths: Paths,
+    pub(crate) boot_id: String,
+}
+
+impl Hub {
+    pub(crate) fn new(parts: Parts) -> Hub {
+        let Parts {
+            supervisor,
+            children,
+            pump,
+            balancer,
+            bus,
+            store,
+            keeper,
+            paths,
+            boot_id,
+        } = parts;
+        Hub {
+            supervisor,
+            children,
+            pump,
+            balancer,
+            bus,
+            store,
+            keeper,
+            sampler: Sampler::default(),
+            paths,
+            boot_id,
+            started: musher_os::clock::now(),
+            waiting: HashMap::new(),
+            killed_by: None,
+            is_over: false,
+            queue: VecDeque::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes in an event and carries out what follows from it.
+    pub(crate) fn handle(&mut self, event: Event) {
+        self.queue.push_back(event);
+        while let Some(event) = self.queue.pop_front() {
+            let now = musher_os::clock::now();
+            let mut out = std::mem::take(&mut self.out);
+            self.supervisor.step(event, now, &mut out);
+            for action in out.drain(..) {
+                self.execute(action, now);
+            }
+            self.out = out;
+        }
+    }
+
+    /// Carries out what the supervisor wants done without an event.
+    pub(crate) fn resume(&mut self) {
+        let now = musher_os::clock::now();
+        let mut out = Vec::new();
+        self.supervisor.resume(now, &mut out);
+        for action in out {
+            self.execute(action, now);
+        }
+        self.handle(Event::Deadline);
+    }
+
+    fn execute(&mut self, action: Action, now: Now) {
+        match action {
+            Action::Spawn { run, pm_id, plan } => self.spawn(run, pm_id, &plan),
+            Action::Signal { run, signal } => {
+                // The process may have ended meanwhile; its exit is on the way.
+                let _ = self.children.signal(run, signal);
+            }
+            Action::Kill { run, signal, tree } => {
+                let scope = if tree { Scope::Tree } else { Scope::Main };
+                self.children.kill(run, signal, scope);
+            }
+            Action::AskToShutDown { run } => self.balancer.send(run, b"\"shutdown\"".to_vec()),
+            Action::Detach { run } => self.balancer.detach(run),
+            Action::Forget { run } => self.forget(run),
+            Action::Slots { app, live } => self.balancer.keep_slots(app, live),
+            Action::Emit {
+                event,
+                manually,
+                process,
+            } => {
+                if self.bus.n_subscribers() > 0 {
+                    let word = event.pm2_name();
+                    let event = payload::process_event(word, manually, &process, now.wall);
+                    self.bus.publish("process:event", &event);
+                }
+            }
+            Action::Log(line) => self.log(&line, now),
+            Action::Persist(pm_id) => self.persist(pm_id, now),
+            Action::Erase(pm_id) => self.store.erase(pm_id.0),
+            Action::Reply(id, outcome) => self.reply(id, &outcome, now),
+            Action::Exit => self.is_over = true,
+        }
+    }
+
+    fn spawn(&mut self, run: Incarnation, pm_id: PmId, plan: &SpawnPlan) {
+        let ends = match self.children.spawn(run, pm_id, plan) {
+            Ok(ends) => ends,
+            Err(event) => return self.queue.push_back(event),
+        };
+        self.park_run(run, &ends);
+        write_pid_file(
+            &plan.pid_path,
+            self.children.get(run).map(|child| child.pid),
+        );
+        self.connect(run, pm_id, plan, ends);
+    }
+
+    /// Gives the manager's ends of a run to the threads that serve them.
+    fn connect(&mut self, run: Incarnation, pm_id: PmId, plan: &SpawnPlan, ends: Ends) {
+        let Ends { out, err, channel } = ends;
+        self.attach_output(run, pm_id, plan, out, err);
+        self.balancer.add(balance::Child {
+            run,
+            app: plan.app.clone(),
+            slot: plan.slot,
+            balance: plan.balance,
+            channel: plan.channel,
+            fd: channel,
+        });
+    }
+
+    /// Gives the output pipes of a run to the log thread.
+    pub(crate) fn attach_output(
+        &self,
+        run: Incarnation,
+        pm_id: PmId,
+        plan: &SpawnPlan,
+        out: OwnedFd,
+        err: OwnedFd,
+    ) {
+        for (stream, fd) in [(Stream::Out, out), (Stream::Err, err)] {
+            self.pump.attach(Source {
+                run,
+                pm_id,
+                name: Arc::from(plan.app.name.as_str()),
+                stream,
+                fd,
+                output: plan.output.clone(),
+            });
+        }
+    }
+
+    /// Parks what the app would miss if this daemon died.
+    fn park_run(&self, run: Incarnation, ends: &Ends) {
+        let (Some(keeper), Some(child)) = (&self.keeper, self.children.get(run)) else {
+            return;
+        };
+        let mut fds = vec![
+            ("out", ends.out.as_fd()),
+            ("err", ends.err.as_fd()),
+            ("ipc", ends.channel.as_fd()),
+        ];
+        fds.extend(child.stdin().map(|stdin| ("in", stdin)));
+        for (what, fd) in fds {
+            let name = format!("run/{run}/{}/{what}", child.pid);
+            if let Err(error) = keeper.park(&name, fd) {
+                journal::error(&format!("could not park {name}: {error}"));
+            }
+        }
+    }
+
+    fn forget(&mut self, run: Incarnation) {
+        self.pump.finish(run);
+        self.balancer.forget(run);
+        if let Some(child) = self.children.get(run)
+            && let Some(view) = self.supervisor.view(child.pm_id, self.started)
+        {
+            remove_pid_file(&view.pid_path(), child.pid);
+        }
+        self.children.forget(run);
+    }
+
+    /// Everything a run wrote is in its files: its descriptors may go.
+    pub(crate) fn drained(&self, run: Incarnation) {
+        if let Some(keeper) = &self.keeper {
+            // A keeper that is gone holds nothing any more.
+            let _ = keeper.drop_prefix(&format!("run/{run}/"));
+        }
+    }
+
+    pub(crate) fn log(&self, line: &str, now: Now) {
+        journal::line(line);
+        if self.bus.n_subscribers() > 0 {
+            self.bus
+                .publish("log:PM2", &payload::log_pm2(now.wall, line));
+        }
+    }
+
+    fn persist(&self, pm_id: PmId, now: Now) {
+        let Some(process) = self.supervisor.process(pm_id) else {
+            return;
+        };
+        let saved = persist::save(process, &self.children, &self.boot_id, now);
+        self.store
+            .save(pm_id.0, saved.encode(), self.supervisor.last_run().0);
+    }
+
+    fn reply(&mut self, id: RequestId, outcome: &Result<Reply, RequestError>, now: Now) {
+        let Some((answer, reply)) = self.waiting.remove(&id) else {
+            return;
+        };
+        let all = match answer {
+            Answer::All => self.supervisor.views(now),
+            Answer::Prepared
+            | Answer::Started
+            | Answer::Stopped
+            | Answer::SoftReloaded(_)
+            | Answer::Monitored(_)
+            | Answer::Nothing => Vec::new(),
+        };
+        reply.send(&answer.body(outcome, &all));
+    }
+}
+
+fn write_pid_file(path: &str, pid: Option<u32>) {
+    let Some(pid) = pid else { return };
+    let path = Path::new(path);
+    if let Some(dir) = path.parent() {
+        // The next step tells if there is no directory.
+        let _ = std::fs::create_dir_all(dir);
+    }
+    if let Err(error) = replace(path, &pid.to_string(), Durability::Process) {
+        journal::error(&format!(
+            "could not write pid file {}: {error}",
+            path.display()
+        ));
+    }
+}
+
+/// Removes a pid file unless a successor has written its own pid into it.
+fn remove_pid_file(path: &str, pid: u32) {
+    if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == pid.to_string()) {
+        // Somebody else may have removed it: then it is as wanted.
+        let _ = std::fs::remove_file(path);
+    }
+}

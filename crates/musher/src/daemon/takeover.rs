@@ -1,0 +1,474 @@
+//! Starting up, which is always taking over: from a daemon that died, or from
+//! nobody.
+//!
+//! Order matters. First the parked descriptors come back from the keeper, then
+//! the store says what they belong to, then each run is checked by pid, start
+//! time and boot. Only then does anybody get to call.
+
+use super::balance::{self, Balancer};
+use super::bus::Bus;
+use super::calendar::LocalCalendar;
+use super::children::{Children, Ends};
+use super::hub::{Hub, Parts};
+use super::logs::LogPump;
+use super::readable::readable;
+use super::store::{Loaded, Store};
+use super::tree::Scope;
+use super::{Inbox, journal, persist, rpc, settings};
+use crate::files::{Durability, replace};
+use crate::keeper::client::{KeeperClient, KeeperMessage, Restored};
+use crate::paths::Paths;
+use anyhow::Context;
+use musher_core::app::description;
+use musher_core::cluster::TAKEOVER_SEQ;
+use musher_core::exit::{ExitStatus, Signal};
+use musher_core::id::{Incarnation, RequestId};
+use musher_core::supervisor::process::Process;
+use musher_core::supervisor::{Event, Supervisor, plan};
+use musher_core::time::Now;
+use musher_core::wire::state::{SavedProcess, SavedRun};
+use musher_os::signals::SignalReader;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::mpsc;
+
+/// Calls that wait for the loop; further ones wait in their sockets.
+const MAX_CALLS: usize = 1024;
+/// Log events that wait for the loop; further ones are counted as lost.
+const MAX_LOG_EVENTS: usize = 1024;
+/// Messages of the keeper, and signals, that wait for the loop.
+const MAX_NOTES: usize = 256;
+
+/// Parked names of the control sockets.
+const RPC: &str = "ctl/rpc";
+const PUB: &str = "ctl/pub";
+
+/// The two sockets clients come through, and what serves them.
+pub(crate) struct Doors {
+    rpc: UnixListener,
+    bus: UnixListener,
+    calls: mpsc::Sender<rpc::Incoming>,
+}
+
+/// Brings the daemon up to the point where it can be called.
+///
+/// # Errors
+/// Whatever makes it useless: no store, no sockets, no threads.
+pub(crate) fn set_up(
+    paths: Paths,
+    keeper_fd: Option<i32>,
+    signals: SignalReader,
+) -> anyhow::Result<(Hub, Inbox, Doors)> {
+    // Without room for descriptors parked ones would be lost on the way.
+    musher_os::fd::raise_limit().context("the limit of descriptors cannot be raised")?;
+    let (keeper, restored) = call_keeper(keeper_fd)?;
+    let (store, loaded) = Store::open(&paths.state_db)?;
+    if let Some(aside) = &loaded.set_aside {
+        journal::error(&format!(
+            "the state database was damaged and is kept as {}; starting with an empty list \
+             (bring a saved one back with 'musher resurrect')",
+            aside.display()
+        ));
+    }
+    let (child_events, children_inbox) = mpsc::unbounded_channel();
+    let (balance_events, balance_inbox) = mpsc::unbounded_channel();
+    let (log_events, log_inbox) = mpsc::channel(MAX_LOG_EVENTS);
+    let (calls, calls_inbox) = mpsc::channel(MAX_CALLS);
+    let is_takeover = !loaded.records.is_empty();
+    let first_seq = if is_takeover { TAKEOVER_SEQ } else { 0 };
+    let balancer = Balancer::start(first_seq, move |event| {
+        // Closed only while the daemon ends.
+        let _ = balance_events.send(event);
+    })?;
+    let pump = LogPump::start(Box::new(move |event| {
+        log_events.try_send(event).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => {
+                event
+            }
+        })
+    }))?;
+    let mut parked: BTreeMap<String, OwnedFd> = restored.fds.into_iter().collect();
+    let doors = Doors {
+        rpc: door(parked.remove(RPC), &paths.rpc_sock, keeper.as_ref(), RPC)?,
+        bus: door(parked.remove(PUB), &paths.pub_sock, keeper.as_ref(), PUB)?,
+        calls,
+    };
+    let keeper_inbox = listen_to_keeper(keeper.as_ref());
+    let children = Children::new(child_events);
+    let boot_id = musher_os::reap::boot_id();
+    let mut past = Past {
+        children,
+        parked,
+        boot_id,
+        ended: Vec::new(),
+    };
+    let supervisor = past.supervisor(&loaded);
+    let Past {
+        children,
+        parked,
+        boot_id,
+        ended,
+    } = past;
+    let parts = Parts {
+        supervisor,
+        children,
+        pump,
+        balancer,
+        bus: Bus::default(),
+        store,
+        keeper,
+        paths,
+        boot_id,
+    };
+    let mut hub = Hub::new(parts);
+    reconnect(&mut hub, parked, loaded.tickets);
+    for (pid, status) in restored.exits {
+        hub.children.orphan_exited(pid, status);
+    }
+    for run in ended {
+        hub.handle(Event::Exited {
+            run,
+            status: ExitStatus::Unknown,
+        });
+        hub.handle(Event::TreeGone { run });
+    }
+    let inbox = Inbox {
+        children: children_inbox,
+        balance: balance_inbox,
+        logs: log_inbox,
+        keeper: keeper_inbox,
+        signals: listen_to_signals(signals),
+        calls: calls_inbox,
+    };
+    Ok((hub, inbox, doors))
+}
+
+fn call_keeper(number: Option<i32>) -> anyhow::Result<(Option<KeeperClient>, Restored)> {
+    let Some(number) = number else {
+        return Ok((None, Restored::default()));
+    };
+    let socket = musher_os::fd::take_inherited(number).context("no socket to the keeper")?;
+    let mut keeper = KeeperClient::from_fd(socket).context("no socket to the keeper")?;
+    let restored = keeper
+        .take_back()
+        .context("the keeper does not give back what it holds")?;
+    Ok((Some(keeper), restored))
+}
+
+/// Takes a control socket back, or binds it and parks it.
+fn door(
+    parked: Option<OwnedFd>,
+    path: &Path,
+    keeper: Option<&KeeperClient>,
+    name: &str,
+) -> anyhow::Result<UnixListener> {
+    // A parked socket whose file was removed can be reached by nobody.
+    let fd = match parked.filter(|_| path.exists()) {
+        Some(fd) => fd,
+        None => {
+            let fd = musher_os::control::bind_control(path)?;
+            if let Some(keeper) = keeper {
+                keeper
+                    .park(name, fd.as_fd())
+                    .with_context(|| format!("could not park {name}"))?;
+            }
+            fd
+        }
+    };
+    let listener = UnixListener::from(fd);
+    listener
+        .set_nonblocking(true)
+        .context("a control socket cannot be used")?;
+    Ok(listener)
+}
+
+fn listen_to_keeper(keeper: Option<&KeeperClient>) -> mpsc::Receiver<KeeperMessage> {
+    let (tell, inbox) = mpsc::channel(MAX_NOTES);
+    let socket = keeper.and_then(|keeper| keeper.as_fd().try_clone_to_owned().ok());
+    let reader = socket.and_then(|socket| KeeperClient::from_fd(socket).ok());
+    if let Some(reader) = reader {
+        tokio::task::spawn_local(async move {
+            loop {
+                match reader.try_recv() {
+                    Ok(Some(message)) => {
+                        if tell.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) => {
+                        let Ok(socket) = reader.as_fd().try_clone_to_owned() else {
+                            return;
+                        };
+                        if readable(socket).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        journal::error(&format!(
+                            "the keeper is gone ({error}): apps end with this daemon from here on"
+                        ));
+                        return;
+                    }
+                }
+            }
+        });
+    }
+    inbox
+}
+
+fn listen_to_signals(signals: SignalReader) -> mpsc::Receiver<Signal> {
+    let (tell, inbox) = mpsc::channel(MAX_NOTES);
+    tokio::task::spawn_local(async move {
+        const SIGHUP: Signal = Signal(1);
+        loop {
+            match signals.next() {
+                Ok(Some(SIGHUP)) => {}
+                Ok(Some(signal)) => {
+                    if tell.send(signal).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => {
+                    let Ok(fd) = signals.as_fd().try_clone_to_owned() else {
+                        return;
+                    };
+                    if readable(fd).await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    });
+    inbox
+}
+
+/// What the previous daemon left, while it is put together again.
+struct Past {
+    children: Children,
+    parked: BTreeMap<String, OwnedFd>,
+    boot_id: String,
+    /// Runs the store knows and the kernel does not.
+    ended: Vec<Incarnation>,
+}
+
+impl Past {
+    fn supervisor(&mut self, loaded: &Loaded) -> Supervisor {
+        let now = musher_os::clock::now();
+        let settings = settings::supervisor();
+        let processes: Vec<Process> = loaded
+            .records
+            .iter()
+            .filter_map(|(pm_id, record)| self.process(*pm_id, record, &settings.defaults, now))
+            .collect();
+        self.end_strangers(&processes);
+        let calendar = Box::new(LocalCalendar::new());
+        let last_run = Incarnation(loaded.last_run);
+        Supervisor::restore(settings, calendar, processes, last_run, now)
+    }
+
+    fn process(
+        &mut self,
+        pm_id: u32,
+        record: &str,
+        defaults: &description::Defaults,
+        now: Now,
+    ) -> Option<Process> {
+        let loaded = SavedProcess::decode(record)
+            .map_err(|error| error.to_string())
+            .and_then(|saved| {
+                let mut is_alive = |run: &SavedRun| self.adopt(pm_id, run);
+                persist::load(&saved, defaults, now, &mut is_alive)
+            });
+        match loaded {
+            Ok(process) => Some(process),
+            Err(reason) => {
+                journal::error(&format!(
+                    "the record of process {pm_id} cannot be used: {reason}"
+                ));
+                None
+            }
+        }
+    }
+
+    /// Takes a run over. True keeps it in the process: alive, or known to have
+    /// ended while nobody looked, which the supervisor is then told.
+    fn adopt(&mut self, pm_id: u32, saved: &SavedRun) -> bool {
+        let run = Incarnation(saved.incarnation);
+        let stdin = self.parked.remove(&format!("run/{run}/{}/in", saved.pid));
+        let pm_id = musher_core::id::PmId(pm_id);
+        let is_same_boot = saved.boot_id == self.boot_id;
+        if !is_same_boot
+            || !self
+                .children
+                .adopt(run, pm_id, saved.pid, saved.start_time, stdin)
+        {
+            self.ended.push(run);
+        }
+        true
+    }
+
+    /// Ends runs that were forked but not stored when the daemon died: their
+    /// slot is started again, so they would be second copies.
+    fn end_strangers(&mut self, processes: &[Process]) {
+        let known: Vec<Incarnation> = processes
+            .iter()
+            .flat_map(Process::runs)
+            .map(|run| run.id)
+            .collect();
+        for name in self.parked.keys() {
+            let Some((run, pid)) = run_of(name) else {
+                continue;
+            };
+            if known.contains(&run) || !name.ends_with("/ipc") {
+                continue;
+            }
+            let Some(start_time) = musher_os::reap::start_time(pid) else {
+                continue;
+            };
+            journal::line(&format!(
+                "ending process {pid}: it was started but not yet booked"
+            ));
+            if let Ok(tree) = musher_os::kill::Tree::snapshot(pid, start_time) {
+                tree.signal_all(Signal::KILL);
+            }
+        }
+        self.parked
+            .retain(|name, _| run_of(name).is_none_or(|(run, _)| known.contains(&run)));
+    }
+}
+
+/// Returns run and pid of a parked name `run/<run>/<pid>/<what>`.
+fn run_of(name: &str) -> Option<(Incarnation, u32)> {
+    let mut parts = name.strip_prefix("run/")?.split('/');
+    let run = parts.next()?.parse().ok()?;
+    let pid = parts.next()?.parse().ok()?;
+    Some((Incarnation(run), pid))
+}
+
+/// Gives taken back descriptors to the threads that serve them.
+fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(String, String)>) {
+    for (name, data) in tickets {
+        if let Ok(data) = serde_json::from_str(&data) {
+            hub.balancer.restore_ticket(name, data);
+        }
+    }
+    let mut by_run: HashMap<Incarnation, HashMap<String, OwnedFd>> = HashMap::new();
+    for (name, fd) in parked {
+        match run_of(&name) {
+            Some((run, _)) => {
+                let what = name.rsplit('/').next().unwrap_or_default().to_owned();
+                by_run.entry(run).or_default().insert(what, fd);
+            }
+            None => hub.balancer.restore_listener(name, fd),
+        }
+    }
+    let now = musher_os::clock::now();
+    let runs: Vec<_> = hub
+        .supervisor
+        .processes()
+        .flat_map(|p| {
+            p.runs().map(move |run| {
+                let plan = plan::spawn_plan(p, p.history.restart_time, now);
+                let keys: Vec<String> = run.said.listening.iter().cloned().collect();
+                (run.id, p.pm_id, plan, keys, run.is_stopping())
+            })
+        })
+        .collect();
+    for (run, pm_id, plan, keys, is_stopping) in runs {
+        let mut fds = by_run.remove(&run).unwrap_or_default();
+        if let (Some(out), Some(err), Some(channel)) =
+            (fds.remove("out"), fds.remove("err"), fds.remove("ipc"))
+        {
+            hub.reconnect(run, pm_id, &plan, Ends { out, err, channel }, keys);
+        }
+        if is_stopping {
+            hub.children.kill(run, None, Scope::Tree);
+        }
+    }
+}
+
+impl Hub {
+    /// As `connect`, for a worker that listens already.
+    fn reconnect(
+        &mut self,
+        run: Incarnation,
+        pm_id: musher_core::id::PmId,
+        plan: &musher_core::supervisor::SpawnPlan,
+        ends: Ends,
+        keys: Vec<String>,
+    ) {
+        let Ends { out, err, channel } = ends;
+        self.attach_output(run, pm_id, plan, out, err);
+        let child = balance::Child {
+            run,
+            app: plan.app.clone(),
+            slot: plan.slot,
+            balance: plan.balance,
+            channel: plan.channel,
+            fd: channel,
+        };
+        self.balancer.restore_worker(child, keys);
+    }
+}
+
+impl Doors {
+    /// Lets clients in, and says so to the keeper.
+    pub(crate) fn open(&self, hub: &Hub) {
+        if let Err(error) = self.serve(hub) {
+            journal::error(&format!("clients cannot be served: {error:#}"));
+        }
+    }
+
+    fn serve(&self, hub: &Hub) -> anyhow::Result<()> {
+        let rpc = tokio::net::UnixListener::from_std(self.rpc.try_clone()?)?;
+        let events = tokio::net::UnixListener::from_std(self.bus.try_clone()?)?;
+        let describe: rpc::Describe = Arc::new(|attributes| {
+            description::spec(attributes, &settings::defaults()).map_err(|errors| {
+                let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                texts.join("; ")
+            })
+        });
+        let ids = Arc::new(AtomicU64::new(RequestId(1).0));
+        tokio::task::spawn_local(rpc::serve(rpc, describe, ids, self.calls.clone()));
+        let bus = hub.bus.clone();
+        tokio::task::spawn_local(async move { bus.serve(events).await });
+        replace(
+            &hub.paths.pid_file,
+            &std::process::id().to_string(),
+            Durability::Process,
+        )
+        .with_context(|| format!("pid file {}", hub.paths.pid_file.display()))?;
+        if let Some(keeper) = &hub.keeper {
+            keeper.ready().context("the keeper cannot be told")?;
+        }
+        Ok(())
+    }
+
+    /// Ends for good: nothing of the daemon stays behind in the home.
+    pub(crate) fn close(self, hub: Hub) {
+        if let Some(keeper) = &hub.keeper {
+            // A keeper that is gone need not be told to go.
+            let _ = keeper.quit();
+        }
+        for path in [
+            &hub.paths.rpc_sock,
+            &hub.paths.pub_sock,
+            &hub.paths.pid_file,
+        ] {
+            // Somebody else may have removed it: then it is as wanted.
+            let _ = std::fs::remove_file(path);
+        }
+        let killed_by = hub.killed_by;
+        drop((hub, self));
+        if let Some(pidfd) = killed_by.and_then(|pid| musher_os::reap::pidfd_open(pid).ok()) {
+            const SIGQUIT: Signal = Signal(3);
+            // PM2's clients wait for it as the answer to `killMe`.
+            let _ = musher_os::kill::signal(&pidfd, SIGQUIT);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The daemon's side of its keeper.
+//!
+//! A daemon first takes back what was parked before it, then parks what it
+//! makes. Sends wait at most [`SEND_LIMIT`]: a keeper that hangs must not hang
+//! the daemon, which goes on without parking and says so.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use musher_core::exit::ExitStatus;
+use musher_os::fd;
+
+use super::protocol::{MAX_MESSAGE, Name, ToDaemon, ToKeeper};
+
+/// Longest wait of one send; then it fails with `WouldBlock`.
+pub(crate) const SEND_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest silence while the keeper hands over; then `take_back` fails with
+/// `WouldBlock`.
+pub(crate) const TAKE_BACK_LIMIT: Duration = Duration::from_secs(5);
+
+/// The connection to the keeper.
+#[derive(Debug)]
+pub(crate) struct KeeperClient {
+    socket: OwnedFd,
+}
+
+/// What the keeper had for a new daemon.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    /// Parked descriptors by name, in no order.
+    pub(crate) fds: Vec<(String, OwnedFd)>,
+    /// Orphans that ended while there was no daemon, oldest first.
+    pub(crate) exits: Vec<(u32, ExitStatus)>,
+}
+
+/// What the keeper tells a serving daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeeperMessage {
+    /// An orphan ended.
+    Exited {
+        /// Its pid.
+        pid: u32,
+        /// How.
+        status: ExitStatus,
+    },
+    /// The keeper had no room, or no descriptor number, for this one.
+    Refused(String),
+}
+
+impl KeeperClient {
+    /// Takes the daemon's end of the socketpair, which is `--keeper-fd`.
+    ///
+    /// # Errors
+    /// Of setsockopt(2), if it is no socket.
+    pub(crate) fn from_fd(socket: OwnedFd) -> io::Result<KeeperClient> {
+        fd::set_send_timeout(&socket, SEND_LIMIT)?;
+        fd::set_receive_timeout(&socket, TAKE_BACK_LIMIT)?;
+        Ok(KeeperClient { socket })
+    }
+
+    /// Receives everything that was parked. To be called once, first.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the keeper is gone, `WouldBlock` if it is silent for
+    /// [`TAKE_BACK_LIMIT`], `InvalidData` if a descriptor got lost on the way
+    /// (`EMFILE`: raise the limit first, [`fd::raise_limit`]).
+    pub(crate) fn take_back(&mut self) -> io::Result<Restored> {
+        let mut restored = Restored::default();
+        let mut fds = VecDeque::new();
+        loop {
+            let mut packet = [0; MAX_MESSAGE];
+            let received = fd::receive_waiting(self.socket.as_fd(), &mut packet, &mut fds)?;
+            match decode(&packet[..received.len])? {
+                Some(ToDaemon::Give(name)) => {
+                    let fd = fds.pop_front().ok_or(io::ErrorKind::InvalidData)?;
+                    restored.fds.push((name.as_str().to_owned(), fd));
+                }
+                Some(ToDaemon::Exited { pid, status }) => restored.exits.push((pid, status)),
+                Some(ToDaemon::End(_)) => return Ok(restored),
+                Some(ToDaemon::Refused(_)) | None => {}
+            }
+            // Of an unknown kind; nobody waits for it.
+            fds.clear();
+        }
+    }
+
+    /// Parks a duplicate of a descriptor, in place of one of the same name.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that is empty or too long; `BrokenPipe` if the
+    /// keeper is gone, `WouldBlock` if it does not read for [`SEND_LIMIT`].
+    pub(crate) fn park(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.send(ToKeeper::Park(checked(name)?), Some(fd))
+    }
+
+    /// Lets the keeper close a descriptor.
+    ///
+    /// # Errors
+    /// As [`KeeperClient::park`].
+    pub(crate) fn drop_fd(&self, name: &str) -> io::Result<()> {
+        self.send(ToKeeper::Drop(checked(name)?), None)
+    }
+
+    /// Lets the keeper close every descriptor whose name begins so.
+    ///
+    /// # Errors
+    /// As [`KeeperClient::park`].
+    pub(crate) fn drop_prefix(&self, prefix: &str) -> io::Result<()> {
+        self.send(ToKeeper::DropPrefix(checked(prefix)?), None)
+    }
+
+    /// Says that the daemon serves; the keeper passes it on to whoever started
+    /// it all.
+    ///
+    /// # Errors
+    /// As [`KeeperClient::park`].
+    pub(crate) fn ready(&self) -> io::Result<()> {
+        self.send(ToKeeper::Ready, None)
+    }
+
+    /// Says that the daemon is about to end for good; when it has, the keeper
+    /// ends too.
+    ///
+    /// # Errors
+    /// As [`KeeperClient::park`].
+    pub(crate) fn quit(&self) -> io::Result<()> {
+        self.send(ToKeeper::Quit, None)
+    }
+
+    /// Returns the next message without waiting; call it until `None` when
+    /// [`KeeperClient::as_fd`] is readable.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the keeper is gone.
+    pub(crate) fn try_recv(&self) -> io::Result<Option<KeeperMessage>> {
+        loop {
+            let mut packet = [0; MAX_MESSAGE];
+            let mut fds = VecDeque::new();
+            let received = match fd::receive(self.socket.as_fd(), &mut packet, &mut fds) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                result => result?,
+            };
+            match decode(&packet[..received.len])? {
+                Some(ToDaemon::Exited { pid, status }) => {
+                    return Ok(Some(KeeperMessage::Exited { pid, status }));
+                }
+                Some(ToDaemon::Refused(name)) => {
+                    return Ok(Some(KeeperMessage::Refused(name.as_str().to_owned())));
+                }
+                Some(ToDaemon::Give(_) | ToDaemon::End(_)) | None => {}
+            }
+        }
+    }
+
+    fn send(&self, message: ToKeeper, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let packet = message.encode();
+        fd::send_with_fd_waiting(self.socket.as_fd(), packet.as_bytes(), fd)?;
+        Ok(())
+    }
+}
+
+impl AsFd for KeeperClient {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// An empty packet is the end of the connection; neither side sends one.
+fn decode(packet: &[u8]) -> io::Result<Option<ToDaemon>> {
+    if packet.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(ToDaemon::decode(packet))
+}
+
+fn checked(name: &str) -> io::Result<Name> {
+    Name::try_from(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+}

@@ -1,0 +1,2 @@
+// Runs, listens on nothing, says nothing.
+setInterval(() => {}, 1000);

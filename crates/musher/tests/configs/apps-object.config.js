@@ -1,0 +1,1 @@
+module.exports = { apps: { name: 'alone', script: 'app.js' } };

@@ -1,0 +1,1 @@
+module.exports = { apps: [{ name: process.argv.slice(2).join('-'), script: 'app.js' }] };

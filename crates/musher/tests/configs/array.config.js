@@ -1,0 +1,1 @@
+module.exports = [{ name: 'one', script: 'app.js' }, { name: 'two', script: 'app.js' }];

@@ -1,0 +1,1 @@
+module.exports = async () => ({ apps: [{ name: 'later', script: 'app.js' }] });

@@ -1,0 +1,2 @@
+const name = await Promise.resolve('awaited');
+export default { apps: [{ name, script: 'app.js' }] };

@@ -1,0 +1,1 @@
+module.exports = { apps: [{ name: 'cjs', script: 'app.js' }] };

@@ -1,0 +1,2 @@
+const apps = [{ name: 'mjs', script: 'app.js' }];
+export default { apps };

@@ -1,0 +1,1 @@
+module.exports = () => ({ apps: [{ name: 'called', script: 'app.js' }] });

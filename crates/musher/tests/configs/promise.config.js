@@ -1,0 +1,1 @@
+module.exports = Promise.resolve({ apps: [{ name: 'promised', script: 'app.js' }] });

@@ -1,0 +1,3 @@
+const settings = undefined;
+
+module.exports = { apps: [{ name: settings.name }] };

@@ -1,0 +1,3 @@
+interface App { name: string; script: string }
+const app: App = { name: 'typed', script: 'app.js' };
+export default { apps: [app] };

@@ -1,0 +1,14 @@
+//! The real binary, end to end, each test in a home of its own.
+
+mod harness;
+
+#[path = "e2e/bad_input.rs"]
+mod bad_input;
+#[path = "e2e/cluster.rs"]
+mod cluster;
+#[path = "e2e/daemon.rs"]
+mod daemon;
+#[path = "e2e/fork.rs"]
+mod fork;
+#[path = "e2e/logs.rs"]
+mod logs;

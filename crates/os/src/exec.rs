@@ -1,0 +1,305 @@
+//! The script between fork and exec, in kernel order.
+//!
+//! Everything is prepared before the fork, because a child of a process with
+//! threads may only make async-signal-safe calls (signal-safety(7)): it must
+//! not allocate, lock or format. Each failing step is reported as eight bytes
+//! over a close-on-exec pipe, so a failed exec is an error with an errno and
+//! never "exited 127". PR_SET_PDEATHSIG is deliberately never used: apps
+//! outlive their manager.
+
+use std::ffi::CString;
+use std::os::fd::RawFd;
+
+use libc::{c_char, c_int};
+
+use crate::spawn::Step;
+
+/// First descriptor number that is not one of the child's own.
+const FIRST_FOREIGN_FD: RawFd = 4;
+
+/// Exit status of a child that could not exec; nobody looks at it, the pipe
+/// has told the reason.
+const EXIT_NO_EXEC: c_int = 127;
+
+/// Signals of the kernel, counted from 1: _NSIG.
+const N_SIGNALS: usize = 64;
+
+/// Bytes of a failure report: step and errno, both native-endian i32.
+pub(crate) const REPORT_LEN: usize = 8;
+
+/// A program ready to be executed: every pointer the child needs.
+pub(crate) struct Image {
+    program: CString,
+    cwd: CString,
+    argv: Pointers,
+    /// execvp(3) runs a file without a known format as a shell script.
+    shell_argv: Pointers,
+    envp: Pointers,
+    credentials: Option<Credentials>,
+}
+
+/// User, group and supplementary groups, as numbers.
+pub(crate) struct Credentials {
+    pub(crate) uid: libc::uid_t,
+    pub(crate) gid: libc::gid_t,
+    pub(crate) groups: Vec<libc::gid_t>,
+}
+
+/// Descriptors of the child, by their number in the parent.
+#[derive(Clone, Copy)]
+pub(crate) struct ChildFds {
+    /// For 0, 1, 2 and, where there is one, 3.
+    pub(crate) wanted: [Option<RawFd>; 4],
+    /// Write end of the report pipe.
+    pub(crate) report: RawFd,
+}
+
+/// A null-terminated array of C strings together with the strings.
+struct Pointers {
+    _strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Pointers {
+    fn new(strings: Vec<CString>) -> Pointers {
+        let mut pointers: Vec<_> = strings.iter().map(|s| s.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        Pointers {
+            _strings: strings,
+            pointers,
+        }
+    }
+}
+
+impl Image {
+    /// Prepares `program`; `argv[0]` is the name the program is told.
+    pub(crate) fn new(
+        program: CString,
+        argv: Vec<CString>,
+        env: Vec<CString>,
+        cwd: CString,
+        credentials: Option<Credentials>,
+    ) -> Image {
+        let mut shell = vec![c"/bin/sh".to_owned(), program.clone()];
+        shell.extend(argv.iter().skip(1).cloned());
+        Image {
+            program,
+            cwd,
+            argv: Pointers::new(argv),
+            shell_argv: Pointers::new(shell),
+            envp: Pointers::new(env),
+            credentials,
+        }
+    }
+}
+
+/// Turns the calling process, fresh from fork(2), into `image`.
+///
+/// # Safety
+/// Call it only in a child that has one thread. Every signal must be blocked,
+/// so that no handler of the parent runs here.
+pub(crate) unsafe fn become_image(image: &Image, fds: ChildFds) -> ! {
+    let mut fds = fds;
+    // SAFETY: we are the single thread of a fresh child, as the caller promises.
+    let (step, errno) = match unsafe { run_script(image, &mut fds) } {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    // SAFETY: report is an open pipe; the array outlives the call; _exit(2)
+    // runs no handler of the parent.
+    unsafe {
+        let mut report = [0_u8; REPORT_LEN];
+        report[..4].copy_from_slice(&(step as i32).to_ne_bytes());
+        report[4..].copy_from_slice(&errno.to_ne_bytes());
+        libc::write(fds.report, report.as_ptr().cast(), REPORT_LEN);
+        libc::_exit(EXIT_NO_EXEC)
+    }
+}
+
+/// Runs each step; returns only the failed one and its errno.
+///
+/// # Safety
+/// As [`become_image`].
+unsafe fn run_script(
+    image: &Image,
+    fds: &mut ChildFds,
+) -> Result<std::convert::Infallible, (Step, c_int)> {
+    // SAFETY: all of these are plain system calls on values prepared before
+    // the fork; none allocates or takes a lock (signal-safety(7)).
+    unsafe {
+        check(Step::Setsid, libc::setsid())?;
+        reset_signals();
+        place_descriptors(fds)?;
+        check(Step::Chdir, libc::chdir(image.cwd.as_ptr()))?;
+        if let Some(credentials) = &image.credentials {
+            change_user(credentials)?;
+        }
+        unblock_signals();
+        libc::execve(
+            image.program.as_ptr(),
+            image.argv.pointers.as_ptr(),
+            image.envp.pointers.as_ptr(),
+        );
+        if errno() == libc::ENOEXEC {
+            // execvp(3): "If the header of a file isn't recognized, these
+            // functions will execute the shell with the path of the file".
+            libc::execve(
+                c"/bin/sh".as_ptr(),
+                image.shell_argv.pointers.as_ptr(),
+                image.envp.pointers.as_ptr(),
+            );
+        }
+        Err((Step::Exec, errno()))
+    }
+}
+
+/// Sets every disposition to the default: an ignored SIGPIPE, as Rust sets it,
+/// would be inherited through exec (signal(7)).
+///
+/// # Safety
+/// As [`become_image`].
+unsafe fn reset_signals() {
+    // All zero is SIG_DFL without flags and mask in every layout of the
+    // kernel's structure, none of which is larger.
+    let default = [0_u64; 4];
+    for signal in 1..=N_SIGNALS {
+        // SAFETY: the kernel reads one structure and writes none. Raw, because
+        // the C library refuses its own signals 32 and 33, which are inherited
+        // like the others. SIGKILL and SIGSTOP refuse, which is as good.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                N_SIGNALS / 8,
+            );
+        }
+    }
+}
+
+/// # Safety
+/// As [`become_image`].
+unsafe fn unblock_signals() {
+    // SAFETY: sigemptyset initialises the set that sigprocmask reads.
+    unsafe {
+        let mut empty: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut empty);
+        libc::sigprocmask(libc::SIG_SETMASK, &empty, std::ptr::null_mut());
+    }
+}
+
+/// Puts the wanted descriptors at 0 to 3 and marks all others close-on-exec.
+///
+/// # Safety
+/// As [`become_image`].
+unsafe fn place_descriptors(fds: &mut ChildFds) -> Result<(), (Step, c_int)> {
+    // SAFETY: fcntl, dup2, close and close_range take plain numbers; the child
+    // owns its descriptor table.
+    unsafe {
+        // First out of the way, so that no dup2 overwrites a later source.
+        fds.report = lift(fds.report)?;
+        for source in fds.wanted.iter_mut().flatten() {
+            *source = lift(*source)?;
+        }
+        let mut first_closed = FIRST_FOREIGN_FD;
+        for (target, source) in (0..).zip(fds.wanted) {
+            match source {
+                Some(source) => {
+                    check(Step::Dup, libc::dup2(source, target))?;
+                }
+                None => first_closed = first_closed.min(target),
+            }
+        }
+        // Older kernels than 5.11 refuse; musher opens everything
+        // close-on-exec, so only foreign descriptors would stay open.
+        libc::syscall(
+            libc::SYS_close_range,
+            first_closed,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        );
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As [`become_image`].
+unsafe fn lift(fd: RawFd) -> Result<RawFd, (Step, c_int)> {
+    if fd >= FIRST_FOREIGN_FD {
+        return Ok(fd);
+    }
+    // SAFETY: fcntl(2) on a number.
+    check(Step::Dup, unsafe {
+        libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, FIRST_FOREIGN_FD)
+    })
+}
+
+/// # Safety
+/// As [`become_image`]. The raw calls change only this process's one thread,
+/// which is the whole process.
+unsafe fn change_user(credentials: &Credentials) -> Result<(), (Step, c_int)> {
+    let groups = &credentials.groups;
+    // SAFETY: the pointer and length are of one live vector; setgid before
+    // setuid, which gives up the right to it.
+    unsafe {
+        // Raw, because the C library's wrappers signal all threads of the
+        // parent's list (nptl(7)), which do not exist in the child.
+        let done = libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr());
+        check_long(Step::Setgroups, done)?;
+        check_long(
+            Step::Setgid,
+            libc::syscall(libc::SYS_setgid, credentials.gid),
+        )?;
+        check_long(
+            Step::Setuid,
+            libc::syscall(libc::SYS_setuid, credentials.uid),
+        )
+    }
+}
+
+fn check(step: Step, result: c_int) -> Result<c_int, (Step, c_int)> {
+    if result < 0 {
+        Err((step, errno()))
+    } else {
+        Ok(result)
+    }
+}
+
+fn check_long(step: Step, result: libc::c_long) -> Result<(), (Step, c_int)> {
+    if result < 0 {
+        Err((step, errno()))
+    } else {
+        Ok(())
+    }
+}
+
+fn errno() -> c_int {
+    // SAFETY: the location is the calling thread's own errno.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Forks with every signal blocked in the child until it execs.
+///
+/// Returns the child's pid in the parent; in the child `in_child` runs and
+/// never returns.
+pub(crate) fn fork_blocked(
+    in_child: impl FnOnce() -> std::convert::Infallible,
+) -> Result<i32, c_int> {
+    // SAFETY: both sets are initialised by the calls that fill them; the mask
+    // is put back in the parent on every path; the child only runs `in_child`,
+    // whose callers keep to async-signal-safe calls.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let pid = libc::fork();
+        let error = errno();
+        if pid == 0 {
+            in_child();
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        if pid < 0 { Err(error) } else { Ok(pid) }
+    }
+}
