@@ -7,7 +7,7 @@ use musher_core::exit::Signal;
 use musher_core::id::PmId;
 use musher_core::supervisor::{Calendar, Changes, Request};
 use musher_core::time::{Millis, Wall};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -133,17 +133,49 @@ pub(crate) fn app(rng: &mut Rng, swarm: &Swarm) -> AppSpec {
         wait_ready: rng.percent(30),
         listen_timeout: Millis(rng.pick(&[3000, 200])),
     };
-    if rng.percent(30) {
-        let declared = json!({"listen_timeout": spec.ready.listen_timeout.get()});
-        spec.declared = Arc::new(declared.as_object().unwrap().clone());
-    }
     if swarm.cron && rng.percent(50) {
         spec.cron_restart = Some(rng.pick(&["2000", "60000", "broken"]).to_owned());
     }
     if swarm.memory && rng.percent(70) {
         spec.max_memory_bytes = Some(MEMORY_LIMIT);
     }
+    spec.declared = Arc::new(declared(&spec, rng.percent(30)));
     spec
+}
+
+/// Returns the description of an app: what a change of it is applied to.
+fn declared(spec: &AppSpec, has_listen_timeout: bool) -> Map<String, Value> {
+    let restart = &spec.restart;
+    let mut declared = Map::new();
+    let mut put = |key: &str, value: Value| declared.insert(key.to_owned(), value);
+    put("name", json!(spec.name));
+    put("namespace", json!(spec.namespace));
+    put("pm_exec_path", json!(spec.script));
+    put("pm_cwd", json!(spec.cwd));
+    put("exec_mode", json!(spec.mode.pm2_name()));
+    put("autorestart", json!(restart.autorestart));
+    put("min_uptime", json!(restart.min_uptime.get()));
+    put("max_restarts", json!(restart.max_restarts));
+    put("stop_exit_codes", json!(restart.stop_exit_codes));
+    put("kill_timeout", json!(spec.stop.kill_timeout.get()));
+    put("treekill", json!(spec.stop.treekill));
+    put("wait_ready", json!(spec.ready.wait_ready));
+    if let Some(delay) = restart.restart_delay {
+        put("restart_delay", json!(delay.get()));
+    }
+    if let Some(delay) = restart.exp_backoff {
+        put("exp_backoff_restart_delay", json!(delay.get()));
+    }
+    if let Some(pattern) = &spec.cron_restart {
+        put("cron_restart", json!(pattern));
+    }
+    if let Some(limit) = spec.max_memory_bytes {
+        put("max_memory_restart", json!(limit));
+    }
+    if has_listen_timeout {
+        put("listen_timeout", json!(spec.ready.listen_timeout.get()));
+    }
+    declared
 }
 
 /// Returns a random request; now and then about a slot that does not exist.
@@ -184,6 +216,15 @@ fn changes(rng: &mut Rng) -> Changes {
     if rng.percent(40) {
         let value = json!(rng.below(100).to_string());
         changes.env.insert("VERSION".to_owned(), value);
+    }
+    if rng.percent(15) {
+        let pattern = if rng.percent(50) {
+            json!("2000")
+        } else {
+            Value::Null
+        };
+        let cron = "cron_restart".to_owned();
+        changes.attributes.insert(cron, pattern);
     }
     changes
 }

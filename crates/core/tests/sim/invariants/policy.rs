@@ -186,11 +186,13 @@ pub(crate) fn an_occurrence_fires_once(s: &Step<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// A clock set back far does not silence cron until it is where it was.
+/// A schedule belongs to the spec in force, and a clock set back far does not
+/// silence it until the clock is where it was.
 pub(crate) fn a_clock_set_back_keeps_cron_going(s: &Step<'_>) -> Result<(), String> {
     for (id, p) in s.after {
-        let (Some(due), Some(pattern)) = (p.cron, &p.spec.cron_restart) else {
-            continue;
+        let Some(due) = p.cron else { continue };
+        let Some(pattern) = &p.spec.cron_restart else {
+            return Err(format!("slot {id} has a schedule its spec does not have"));
         };
         let period: u64 = pattern.parse().map_err(|_| format!("slot {id}"))?;
         let wait = due.at.since(s.now.wall).get();
