@@ -22,6 +22,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     let options = DescribeOptions {
         color: ctx.console.color_out,
         style: ctx.console.style,
+        width: ctx.console.width,
         now_ms: musher_os::clock::now().wall.0,
         local_env: &ctx.env,
     };
