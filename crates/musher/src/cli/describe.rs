@@ -123,8 +123,7 @@ fn without_effect(process: Process<'_>) -> Option<(&'static str, String)> {
 
 fn created_at(process: Process<'_>) -> String {
     let created = process.field("created_at").and_then(Value::as_i64);
-    let created = created.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    created.map_or_else(missing, |at| format!("{at:.3}"))
+    created.map_or_else(missing, units::iso)
 }
 
 fn push_metrics(process: Process<'_>, options: &DescribeOptions<'_>, out: &mut String) {
@@ -159,7 +158,8 @@ fn push_env(process: Process<'_>, options: &DescribeOptions<'_>, out: &mut Strin
         let Some(value) = value.as_str() else {
             continue;
         };
-        if value != local && !matches!(key.as_str(), "_" | "PWD" | "OLDPWD" | "SHLVL") {
+        let of_shell = matches!(key.as_str(), "_" | "PWD" | "OLDPWD" | "SHLVL");
+        if value != local && !(of_shell && options.style == Style::Musher) {
             rows.push(vec![
                 (key.clone(), Some(Color::Cyan)),
                 (value.to_owned(), None),

@@ -5,6 +5,7 @@
 
 use crate::paths::Style;
 use std::io::Write;
+use std::os::fd::AsFd;
 
 /// A colour of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,12 @@ pub(super) fn wants_color(is_terminal: bool, var: impl Fn(&str) -> Option<String
         Some(_) => true,
         None => is_terminal && set("TERM").as_deref() != Some("dumb"),
     }
+}
+
+/// Returns the columns of a terminal; `None` for anything else.
+pub(super) fn terminal_width(stream: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
 impl Console {

@@ -24,7 +24,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
         style: ctx.console.style,
         width: ctx.console.width,
         now_ms: musher_os::clock::now().wall.0,
-        local_env: &ctx.env,
+        local_env: ctx.caller.env(),
     };
     let text: String = found
         .iter()
