@@ -22,6 +22,8 @@ pub(crate) mod store;
 mod takeover;
 pub(crate) mod tree;
 
+pub(crate) use calls::PM2_VERSION;
+
 use crate::keeper::client::KeeperMessage;
 use crate::paths::Paths;
 use anyhow::Context;
