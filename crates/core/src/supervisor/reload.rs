@@ -143,9 +143,6 @@ fn hand_over(p: &mut Process, ctx: &mut Ctx<'_>) {
     p.reason = None;
     p.serving = Some(run);
     lifecycle::emit(p, ProcessEvent::Online, false, ctx);
-    ctx.out.push(Action::Detach {
-        run: predecessor.id,
-    });
     lifecycle::begin_stop(&mut predecessor, ctx);
     p.second = Some(Second::Leaving(predecessor));
 }
@@ -167,7 +164,6 @@ pub fn abort(p: &mut Process, reason: &str, ctx: &mut Ctx<'_>) {
         p.spec.name, p.pm_id
     )));
     p.reason = Some(format!("the last reload failed: {reason}"));
-    ctx.out.push(Action::Detach { run: run.id });
     lifecycle::begin_stop(&mut run, ctx);
     p.second = Some(Second::Leaving(run));
     lifecycle::fail(p, reason, ctx, |goal| goal == Goal::Reloaded);
