@@ -175,6 +175,16 @@ pub struct RunAs {
     pub gid: u32,
 }
 
+/// What a restart or reload changes before the new run is started.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// Variables to merge into the app's env.
+    pub env: Map<String, Value>,
+    /// PM2's `current_conf`: attributes to merge under canonical names; null
+    /// deletes; a non-empty `env` object inside replaces the app's env.
+    pub attributes: Map<String, Value>,
+}
+
 impl ExecMode {
     /// Returns PM2's word: `fork_mode` or `cluster_mode`.
     pub const fn pm2_name(self) -> &'static str {

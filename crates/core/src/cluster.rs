@@ -17,6 +17,7 @@
 pub mod balancer;
 pub mod message;
 pub mod sockets;
+mod takeover;
 mod worker;
 
 use crate::app::Balance;
@@ -93,8 +94,16 @@ pub enum ClusterAction {
         /// Where.
         socket: SocketId,
     },
-    /// Close a listening socket, and unlink its path if it has one.
+    /// Close musher's copy of a socket some worker may still accept from, and
+    /// unlink its path if it has one.
     CloseSocket {
+        /// Which.
+        socket: SocketId,
+    },
+    /// As `CloseSocket`, but nobody uses it: take it out of the kernel at once
+    /// with shutdown(2), whatever duplicates are kept elsewhere. Otherwise
+    /// connections would go on to a queue that nobody empties.
+    EndSocket {
         /// Which.
         socket: SocketId,
     },
@@ -259,7 +268,11 @@ impl Primary {
             self.leave_group(*group, run, worker.slot, !succeeded);
         }
         for group in self.groups.values_mut() {
+            let before = group.waiting.len();
             group.waiting.retain(|(asker, _)| *asker != run);
+            if group.waiting.len() < before {
+                group.owed.insert(worker.slot);
+            }
         }
         for group in self.group_ids(&worker.app) {
             self.refresh(group, now, out);

@@ -7,7 +7,7 @@
 mod launch;
 mod subscriber;
 
-pub(crate) use launch::{LaunchError, ensure_daemon};
+pub(crate) use launch::ensure_daemon;
 pub(crate) use subscriber::Subscriber;
 
 use crate::paths::Paths;
@@ -196,7 +196,12 @@ enum Filled {
 
 fn open(path: &Path) -> io::Result<Option<UnixStream>> {
     match musher_os::control::connect(path) {
-        Ok(socket) => Ok(Some(UnixStream::from(socket))),
+        Ok(socket) => {
+            let stream = UnixStream::from(socket);
+            // Waits here have deadlines of their own.
+            stream.set_nonblocking(false)?;
+            Ok(Some(stream))
+        }
         Err(error) => match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(None),
             _ => Err(error),

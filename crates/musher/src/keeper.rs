@@ -63,10 +63,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 const LONG_LIFE: Duration = Duration::from_secs(10);
 
 /// Packets taken from the daemon before signals are looked at again.
-const MAX_BURST: usize = 256;
+const MAX_BURST: usize = 64;
 
 /// Orphans reaped before the daemon is looked at again.
-const MAX_REAPED: usize = 256;
+const MAX_REAPED: usize = 64;
 
 /// SIGCHLD and SIGHUP of signal(7).
 const SIGCHLD: Signal = Signal(17);

@@ -28,6 +28,8 @@ mod client;
 mod protocol;
 
 const DEADLINE: Duration = Duration::from_secs(20);
+const SIGCONT: Signal = Signal(18);
+const SIGSTOP: Signal = Signal(19);
 
 const DAEMON: &str = r#"#!/usr/bin/env python3
 import os, signal, socket, sys, time
@@ -116,6 +118,10 @@ impl Bench {
 
     fn keeper_exit(&mut self) -> Option<i32> {
         until("end of the keeper", || self.keeper.try_wait().unwrap()).code()
+    }
+
+    fn signal_keeper(&self, signal: Signal) {
+        kill::signal(reap::pidfd_open(self.keeper.id()).unwrap(), signal).unwrap();
     }
 
     fn log(&self) -> String {
@@ -287,12 +293,17 @@ fn an_orphan_that_ended_without_a_daemon_is_told_to_the_next() {
 }
 
 #[test]
-fn a_storm_of_orphans_is_told_to_the_last() {
+fn a_storm_of_orphans_that_came_as_one_signal_is_told_to_the_last() {
     let bench = Bench::new();
     let mut first = bench.daemon();
     first.command("workers 600 3");
     first.answer();
+    let started = reap::start_time(first.pid).unwrap();
+    bench.signal_keeper(SIGSTOP);
     first.kill();
+    let living = || kill::Tree::snapshot(first.pid, started).unwrap();
+    until("end of all workers", || living().is_empty().then_some(()));
+    bench.signal_keeper(SIGCONT);
     let exits = bench.daemon().exits(600);
     assert!(
         exits
@@ -335,11 +346,10 @@ fn a_second_keeper_says_busy_and_leaves() {
 fn sigterm_waits_for_ready_and_reaches_the_daemon() {
     let bench = Bench::new();
     let mut daemon = bench.daemon();
-    let keeper = reap::pidfd_open(bench.keeper.id()).unwrap();
-    kill::signal(&keeper, Signal::TERM).unwrap();
+    bench.signal_keeper(Signal::TERM);
     daemon.client.ready().unwrap();
     assert_eq!(daemon.answer(), "TERM");
-    kill::signal(&keeper, Signal::TERM).unwrap();
+    bench.signal_keeper(Signal::TERM);
     assert_eq!(daemon.answer(), "TERM");
 }
 
@@ -398,15 +408,14 @@ fn a_thousand_descriptors_outlive_five_daemons() {
 fn what_is_said_last_is_heard_although_the_daemon_is_dead() {
     let mut bench = Bench::new();
     let daemon = bench.daemon();
-    let null = fd::dev_null().unwrap();
+    bench.signal_keeper(SIGSTOP);
+    // More than the keeper takes in one turn.
     for number in 0..100 {
-        daemon
-            .client
-            .park(&format!("fd {number}"), null.as_fd())
-            .unwrap();
+        daemon.client.drop_fd(&format!("fd {number}")).unwrap();
     }
     daemon.client.quit().unwrap();
     daemon.kill();
+    bench.signal_keeper(SIGCONT);
     assert_eq!(bench.keeper_exit(), Some(0));
 }
 

@@ -1,4 +1,4 @@
-// table: exempt from the line budget
+// tidy: table
 //! Every attribute of an app, one row each: name, aliases, kind, default,
 //! command line flags, meaning.
 //!

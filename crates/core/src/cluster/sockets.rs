@@ -11,7 +11,7 @@ use super::worker::{Open, RESEND_LIMIT, Sent, Stage};
 use super::{Carried, ClusterAction, GroupId, Mono, Primary, SocketId, Worker, errno, send};
 use crate::app::Balance;
 use crate::id::Incarnation;
-use crate::supervisor::action::{AppKey, Channel};
+use crate::supervisor::action::AppKey;
 use crate::time::Millis;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +39,7 @@ pub(crate) struct Group {
     pub(super) key: Key,
     pub(super) endpoint: Endpoint,
     options: SocketOptions,
-    name: Option<SocketName>,
+    pub(super) name: Option<SocketName>,
     /// By slot; slot 0 only where one socket serves all.
     pub(super) sockets: BTreeMap<u32, Held>,
     /// The socket being made, and its slot.
@@ -52,12 +52,12 @@ pub(crate) struct Group {
     pub(super) members: BTreeSet<(u32, Incarnation)>,
     /// Slots whose worker went without closing its server on purpose: the
     /// socket is kept for the next one.
-    owed: BTreeSet<u32>,
+    pub(super) owed: BTreeSet<u32>,
     pub(super) waiting_room: Waiting,
 }
 
 impl Group {
-    fn new(app: AppKey, endpoint: Endpoint, options: SocketOptions) -> Group {
+    pub(super) fn new(app: AppKey, endpoint: Endpoint, options: SocketOptions) -> Group {
         Group {
             app,
             key: endpoint.key(),
@@ -94,7 +94,7 @@ impl Group {
     }
 
     /// Returns the slot whose socket a worker of `slot` is given.
-    fn slot_for(&self, slot: u32, balance: Balance) -> u32 {
+    pub(super) fn slot_for(&self, slot: u32, balance: Balance) -> u32 {
         match balance {
             Balance::Even if self.spreads && self.endpoint.kind.is_tcp() => slot,
             Balance::Even | Balance::Shared | Balance::RoundRobin => {
@@ -364,9 +364,14 @@ impl Primary {
         let Some(group) = self.groups.remove(&id) else {
             return;
         };
-        for held in group.sockets.values() {
-            out.push(ClusterAction::CloseSocket {
-                socket: held.socket,
+        let used = self
+            .workers
+            .values()
+            .any(|worker| worker.open.contains_key(&id));
+        for socket in group.sockets.values().map(|held| held.socket) {
+            out.push(match used {
+                true => ClusterAction::CloseSocket { socket },
+                false => ClusterAction::EndSocket { socket },
             });
         }
         let mine: Vec<_> = self
@@ -447,7 +452,13 @@ impl Primary {
         let Some(id) = self.group_of(socket) else {
             return;
         };
-        if self.is_served(id, socket) {
+        // Also one that is only on its way to listen, or out.
+        let uses = |worker: &Worker| worker.open.get(&id).and_then(|open| open.direct);
+        if self
+            .workers
+            .values()
+            .any(|worker| uses(worker) == Some(socket))
+        {
             return;
         }
         let group = self.groups.get_mut(&id).expect("it was just found");
@@ -457,7 +468,7 @@ impl Primary {
             && group.sockets.len() > 1
         {
             group.sockets.remove(&slot);
-            out.push(ClusterAction::CloseSocket { socket });
+            out.push(ClusterAction::EndSocket { socket });
         }
     }
 
@@ -467,85 +478,5 @@ impl Primary {
             .iter()
             .find(|(_, group)| has(group))
             .map(|(id, _)| *id)
-    }
-
-    /// Takes back a socket a former daemon had; returns its id.
-    pub fn restore_socket(
-        &mut self,
-        app: AppKey,
-        slot: u32,
-        endpoint: Endpoint,
-        options: SocketOptions,
-        name: Option<SocketName>,
-    ) -> SocketId {
-        let socket = SocketId(self.next_id());
-        let id = match self.find_group(&app, &endpoint.key()) {
-            Some(id) => id,
-            None => {
-                let id = GroupId(self.next_id());
-                self.groups.insert(id, Group::new(app, endpoint, options));
-                id
-            }
-        };
-        let group = self.groups.get_mut(&id).expect("it was found or made");
-        group.name = group.name.take().or(name);
-        // Kept until a worker of the slot has it open again.
-        group.owed.insert(slot);
-        group.sockets.insert(
-            slot,
-            Held {
-                socket,
-                watched: false,
-                close_at: None,
-            },
-        );
-        socket
-    }
-
-    /// Takes back a worker a former daemon had, listening on these keys. The
-    /// app's sockets are to be restored before. Keys without a socket are
-    /// passed over.
-    #[expect(clippy::too_many_arguments, reason = "a worker is that much")]
-    pub fn restore_worker(
-        &mut self,
-        run: Incarnation,
-        app: AppKey,
-        slot: u32,
-        balance: Balance,
-        channel: Channel,
-        keys: &[Key],
-        now: Mono,
-        out: &mut Vec<ClusterAction>,
-    ) {
-        self.add(run, app.clone(), slot, balance, channel);
-        for key in keys {
-            let Some(id) = self.find_group(&app, key) else {
-                continue;
-            };
-            let group = self.groups.get_mut(&id).expect("it was just found");
-            let at = group.slot_for(slot, balance);
-            let held = group
-                .sockets
-                .get(&at)
-                .or_else(|| group.sockets.values().next());
-            let handed_over = balance == Balance::RoundRobin && !group.endpoint.kind.is_datagram();
-            let direct = held.filter(|_| !handed_over).map(|held| held.socket);
-            group.members.insert((slot, run));
-            group.owed.remove(&slot);
-            let worker = self.workers.get_mut(&run).expect("it was just added");
-            worker.open.insert(
-                id,
-                Open {
-                    direct,
-                    listening: true,
-                },
-            );
-            self.refresh(id, now, out);
-        }
-    }
-
-    /// Takes back what a [`ClusterAction::KeepTicket`] kept.
-    pub fn restore_ticket(&mut self, app: AppKey, key: Key, data: Value) {
-        self.tickets.insert((app, key), data);
     }
 }

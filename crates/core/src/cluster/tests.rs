@@ -1,1 +1,297 @@
+//! The primary against a fake kernel and fake workers, in every order.
 
+mod world;
+
+use super::*;
+use crate::supervisor::action::Channel;
+use message::{Kind, Query};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use world::{Fate, PORTS, SLOTS, World, app};
+
+/// One thing that may happen; numbers pick among what exists.
+#[derive(Clone, Debug)]
+enum Step {
+    Start { slot: u32, balance: Balance },
+    Listen { worker: usize, port: i32 },
+    Deliver { worker: usize, arrives: bool },
+    Connect { port: i32, socket: usize },
+    Accept { socket: usize },
+    WorkerAccept { worker: usize },
+    Refusing { worker: usize, refusing: bool },
+    Close { worker: usize, port: i32 },
+    Detach { worker: usize },
+    Drain { worker: usize },
+    Kill { worker: usize },
+    KeepSlots { live: Vec<u32> },
+    Sleep { millis: u64 },
+    Bind,
+}
+
+fn balances() -> impl Strategy<Value = Balance> {
+    prop::sample::select(vec![Balance::Even, Balance::Shared, Balance::RoundRobin])
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (worker, socket) = (0..6usize, 0..6usize);
+    let port = prop::sample::select(PORTS.to_vec());
+    let step = prop_oneof![
+        3 => (0..SLOTS, balances()).prop_map(|(slot, balance)| Step::Start { slot, balance }),
+        6 => (worker.clone(), port.clone()).prop_map(|(worker, port)| Step::Listen { worker, port }),
+        14 => (worker.clone(), prop::bool::weighted(0.93))
+            .prop_map(|(worker, arrives)| Step::Deliver { worker, arrives }),
+        10 => (port.clone(), socket.clone()).prop_map(|(port, socket)| Step::Connect { port, socket }),
+        10 => socket.prop_map(|socket| Step::Accept { socket }),
+        5 => worker.clone().prop_map(|worker| Step::WorkerAccept { worker }),
+        2 => (worker.clone(), any::<bool>())
+            .prop_map(|(worker, refusing)| Step::Refusing { worker, refusing }),
+        1 => (worker.clone(), port).prop_map(|(worker, port)| Step::Close { worker, port }),
+        1 => worker.clone().prop_map(|worker| Step::Detach { worker }),
+        1 => worker.clone().prop_map(|worker| Step::Drain { worker }),
+        2 => worker.prop_map(|worker| Step::Kill { worker }),
+        1 => prop::sample::subsequence((0..SLOTS).collect::<Vec<_>>(), 1..=SLOTS as usize)
+            .prop_map(|live| Step::KeepSlots { live }),
+        4 => Just(Step::Bind),
+        4 => (0..80u64).prop_map(|millis| Step::Sleep { millis }),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+fn take(world: &mut World, step: Step) {
+    match step {
+        Step::Start { slot, balance } => drop(world.start(slot, balance)),
+        Step::Listen { worker, port } => world.with(worker, |w, run| w.listen(run, port)),
+        Step::Deliver { worker, arrives } => world.with(worker, |w, run| w.deliver(run, arrives)),
+        Step::Connect { port, socket } => world.connect(port, socket),
+        Step::Accept { socket } => world.accept(socket),
+        Step::WorkerAccept { worker } => world.with(worker, World::worker_accept),
+        Step::Refusing { worker, refusing } => {
+            world.with(worker, |w, run| w.set_refusing(run, refusing));
+        }
+        Step::Close { worker, port } => world.with(worker, |w, run| w.close(run, port)),
+        Step::Detach { worker } => world.with(worker, World::detach),
+        Step::Drain { worker } => world.with(worker, World::drain),
+        Step::Kill { worker } => world.with(worker, World::kill),
+        Step::KeepSlots { live } => world.keep_slots(&live),
+        Step::Sleep { millis } => world.sleep(millis),
+        Step::Bind => world.bind_all(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn no_connection_is_lost_and_every_query_is_answered_once(
+        steps in steps(),
+        joins_fail in any::<bool>(),
+        binds_wait in any::<bool>(),
+        balance in balances(),
+    ) {
+        let mut world = World::new();
+        world.joins_fail = joins_fail;
+        world.binds_wait = binds_wait;
+        for step in steps {
+            take(&mut world, step);
+        }
+        world.settle(balance);
+        prop_assert_eq!(world.n_held(), 0, "musher keeps copies of served connections");
+        for (client, fate) in &world.clients {
+            prop_assert!(
+                matches!(fate, Fate::Served(_) | Fate::Refused),
+                "client {client} is left {fate:?}"
+            );
+        }
+        for ((run, seq), n) in &world.answers {
+            let gone = !world.is_staying(*run);
+            prop_assert!(*n == 1 || (gone && *n == 0), "query {seq} of {run} has {n} answers");
+        }
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_round_robin_app_is_served_evenly(n_workers in 1..6u32, n_clients in 0..200usize) {
+        let mut world = World::new();
+        for slot in 0..n_workers {
+            let run = world.start(slot, Balance::RoundRobin);
+            world.listen(run, PORTS[0]);
+            world.deliver(run, true);
+        }
+        for _ in 0..n_clients {
+            world.connect(PORTS[0], 0);
+            world.accept(0);
+        }
+        world.settle_as_is();
+        let mut counts: BTreeMap<Incarnation, usize> = BTreeMap::new();
+        for fate in world.clients.values() {
+            if let Fate::Served(run) = fate {
+                *counts.entry(*run).or_default() += 1;
+            }
+        }
+        prop_assert_eq!(counts.values().sum::<usize>(), n_clients);
+        let most = counts.values().max().copied().unwrap_or(0);
+        let least = counts.values().min().copied().unwrap_or(0);
+        prop_assert!(most - least <= 1 && counts.len() == n_clients.min(n_workers as usize));
+    }
+}
+
+#[test]
+fn a_busy_worker_is_passed_over_unless_all_are_busy() {
+    let mut world = World::new();
+    let runs: Vec<_> = (0..2)
+        .map(|slot| world.start(slot, Balance::RoundRobin))
+        .collect();
+    for run in &runs {
+        world.listen(*run, PORTS[0]);
+        world.deliver(*run, true);
+    }
+    let give = |world: &mut World| {
+        world.connect(PORTS[0], 0);
+        world.accept(0);
+    };
+    give(&mut world);
+    world.sleep(4);
+    for _ in 0..3 {
+        give(&mut world);
+    }
+    assert_eq!(world.inbox_len(runs[0]), 1, "it has not answered for 4 ms");
+    assert_eq!(world.inbox_len(runs[1]), 3);
+    world.sleep(4);
+    give(&mut world);
+    give(&mut world);
+    assert_eq!(
+        (world.inbox_len(runs[0]), world.inbox_len(runs[1])),
+        (2, 4),
+        "both are busy"
+    );
+}
+
+#[test]
+fn a_worker_never_has_more_unanswered_connections_than_its_window() {
+    for (balance, window) in [(Balance::RoundRobin, 64), (Balance::Even, 1)] {
+        let mut world = World::new();
+        let lost = world.start(0, balance);
+        world.listen(lost, PORTS[0]);
+        world.deliver(lost, true);
+        let run = world.start(1, balance);
+        world.listen(run, PORTS[0]);
+        world.deliver(run, true);
+        world.kill(lost);
+        for _ in 0..100 {
+            world.connect(PORTS[0], 0);
+            world.accept(0);
+        }
+        assert_eq!(world.inbox_len(run), window, "{balance:?}");
+        world.settle(balance);
+    }
+}
+
+#[test]
+fn a_connection_everyone_refused_is_offered_again() {
+    let mut world = World::new();
+    let run = world.start(0, Balance::RoundRobin);
+    world.listen(run, PORTS[0]);
+    world.deliver(run, true);
+    world.set_refusing(run, true);
+    world.connect(PORTS[0], 0);
+    world.accept(0);
+    for _ in 0..3 {
+        world.deliver(run, true);
+        assert_eq!(world.inbox_len(run), 0, "it waits, it does not spin");
+        world.sleep(balancer::RETRY_AFTER.get());
+        assert_eq!(world.inbox_len(run), 1);
+    }
+    world.set_refusing(run, false);
+    world.deliver(run, true);
+    assert!(
+        world
+            .clients
+            .values()
+            .all(|fate| *fate == Fate::Served(run))
+    );
+}
+
+#[test]
+fn the_socket_of_a_trimmed_slot_stays_while_its_worker_lives() {
+    let mut world = World::new();
+    let runs: Vec<_> = (0..2)
+        .map(|slot| world.start(slot, Balance::Even))
+        .collect();
+    for run in &runs {
+        world.listen(*run, PORTS[0]);
+        world.deliver(*run, true);
+    }
+    world.detach(runs[1]);
+    world.keep_slots(&[0]);
+    world.sleep(10_000);
+    assert_eq!(world.n_sockets(), 2);
+    world.kill(runs[1]);
+    world.sleep(10_000);
+    assert_eq!(world.n_sockets(), 1);
+}
+
+#[test]
+fn a_handle_is_answered_at_once_and_a_forked_child_is_no_worker() {
+    let mut primary = Primary::new(0);
+    let run = Incarnation(1);
+    primary.add(run, app(), 0, Balance::Even, Channel::Fork);
+    let mut out = Vec::new();
+    let query = Query {
+        seq: 1,
+        endpoint: Some(Endpoint {
+            address: None,
+            port: 80,
+            kind: Kind::Tcp4,
+            index: 0,
+        }),
+        options: SocketOptions::default(),
+        data: Value::Null,
+    };
+    primary.on_message(run, FromWorker::Query(query), false, Mono(0), &mut out);
+    assert_eq!(out, []);
+    for (arrived, message) in [(true, ToWorker::HandleAck), (false, ToWorker::HandleNack)] {
+        out.clear();
+        primary.on_message(run, FromWorker::Handle, arrived, Mono(0), &mut out);
+        assert_eq!(
+            out,
+            [ClusterAction::Send {
+                run,
+                message,
+                carried: Carried::Nothing
+            }]
+        );
+    }
+    out.clear();
+    primary.on_message(Incarnation(9), FromWorker::Handle, true, Mono(0), &mut out);
+    assert_eq!(out, [], "nobody knows this run");
+}
+
+#[test]
+fn the_first_workers_ticket_keys_go_to_all() {
+    let mut world = World::new();
+    for slot in 0..2 {
+        let run = world.start(slot, Balance::Even);
+        world.listen_with(run, PORTS[0], Value::from(slot));
+        assert_eq!(world.data_of_answer(run), Some(Value::from(0)));
+        world.deliver(run, true);
+        world.kill(run);
+    }
+}
+
+#[test]
+fn a_random_port_is_recognised_by_what_it_became() {
+    let mut world = World::new();
+    let run = world.start(0, Balance::Even);
+    world.listen(run, 0);
+    world.deliver(run, true);
+    assert_eq!(
+        world.told(run),
+        [AppMessage::Listening {
+            key: "null:0:4:undefined:0".into()
+        }]
+    );
+}

@@ -4,11 +4,12 @@
 //! doc comments; `wire::rpc` maps them. Reads (`getMonitorData`, `getVersion`,
 //! `ping`) are answered from a snapshot and are not requests.
 
+pub use crate::app::Changes;
+
 use crate::app::AppSpec;
 use crate::exit::Signal;
 use crate::id::PmId;
 use crate::view::ProcessView;
-use serde_json::{Map, Value};
 
 /// A wish of a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,16 +52,6 @@ pub enum Request {
     /// from here on. Answers [`Reply::Done`] (PM2 never answers; the wire
     /// drops it).
     PrepareShutdown,
-}
-
-/// What a restart or reload changes before the new run is started.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Changes {
-    /// Variables to merge into the app's env.
-    pub env: Map<String, Value>,
-    /// PM2's `current_conf`: attributes to merge under canonical names; null
-    /// deletes; a non-empty `env` object inside replaces the app's env.
-    pub attributes: Map<String, Value>,
 }
 
 /// The answer to a request, sent exactly once.

@@ -121,15 +121,20 @@ enum Parts {
 
 /// Returns one element of `getMonitorData`:
 /// `{pid, name, pm2_env, pm_id, monit: {memory, cpu}}`; pid 0 when nothing runs.
+/// musher adds `reason`, and `next_restart_at` (ms since the epoch), beside
+/// `monit` where they exist.
 pub fn record(view: &ProcessView) -> Value {
-    monitored(view, pm2_env(view))
+    explained(view, pm2_env(view))
 }
 
 /// Returns the element without `env` and the variables, which are most of its
-/// bytes; `reason` and `next_restart_at` (ms since the epoch) stand beside
-/// `monit` where they exist.
+/// bytes.
 pub fn slim(view: &ProcessView) -> Value {
-    let mut value = monitored(view, build(view, Parts::Slim));
+    explained(view, build(view, Parts::Slim))
+}
+
+fn explained(view: &ProcessView, pm2_env: Map<String, Value>) -> Value {
+    let mut value = monitored(view, pm2_env);
     if let Value::Object(fields) = &mut value {
         if let Some(reason) = &view.reason {
             fields.insert("reason".into(), json!(reason));

@@ -22,15 +22,32 @@ pub(super) struct Opt {
 }
 
 const fn global(long: &'static str, value: FlagValue, doc: &'static str) -> Opt {
-    Opt { long, short: None, value, verbs: &[], doc }
+    Opt {
+        long,
+        short: None,
+        value,
+        verbs: &[],
+        doc,
+    }
 }
 
 const fn short(short: char, long: &'static str, value: FlagValue, doc: &'static str) -> Opt {
-    Opt { short: Some(short), ..global(long, value, doc) }
+    Opt {
+        short: Some(short),
+        ..global(long, value, doc)
+    }
 }
 
-const fn of(verbs: &'static [&'static str], long: &'static str, value: FlagValue, doc: &'static str) -> Opt {
-    Opt { verbs, ..global(long, value, doc) }
+const fn of(
+    verbs: &'static [&'static str],
+    long: &'static str,
+    value: FlagValue,
+    doc: &'static str,
+) -> Opt {
+    Opt {
+        verbs,
+        ..global(long, value, doc)
+    }
 }
 
 const LOGS: &[&str] = &["logs"];
@@ -41,16 +58,24 @@ pub(super) const OPTIONS: &[Opt] = &[
     short('h', "help", On, "print help"),
     short('s', "silent", On, "hide all messages"),
     short('m', "mini-list", On, "compact list"),
-    short('a', "update-env", On, "restart or reload with the shell's environment"),
+    short(
+        'a',
+        "update-env",
+        On,
+        "restart or reload with the shell's environment",
+    ),
     global("env", One("name"), "pick env_<name> of a config file"),
     global("only", One("names"), "restrict a config file to these apps"),
-    global("parallel", One("number"), "processes handled at the same time"),
+    global(
+        "parallel",
+        One("number"),
+        "processes handled at the same time",
+    ),
     global("sort", One("field[:asc|desc]"), "order of the list"),
     global("ext", One("extensions"), "watch only these extensions"),
     global("no-daemon", On, "stay in the foreground"),
     global("attach", On, "stream logs after the action"),
     global("no-color", On, "no colours"),
-    short('w', "write", On, "write the resolved config"),
     global("hp", One("home"), "home directory of the startup script"),
     global("wait-ip", On, "wait for the network at boot"),
     global("service-name", One("name"), "name of the startup service"),
@@ -58,9 +83,17 @@ pub(super) const OPTIONS: &[Opt] = &[
     of(LOGS, "raw", On, "no prefixes"),
     of(LOGS, "err", On, "only stderr"),
     of(LOGS, "out", On, "only stdout"),
-    of(LOGS, "timestamp", Maybe("format"), "put the time before each line"),
+    of(
+        LOGS,
+        "timestamp",
+        Maybe("format"),
+        "put the time before each line",
+    ),
     of(LOGS, "json", On, "one JSON object per line"),
     of(LOGS, "format", On, "key=value lines"),
     of(LOGS, "nostream", On, "print what is there and end"),
     of(LOGS, "highlight", Maybe("text"), "mark this text"),
 ];
+
+/// Options that are accepted, because PM2's scripts give them, and do nothing.
+pub(super) const WITHOUT_EFFECT: &[&str] = &["attach", "ext", "no-daemon"];

@@ -79,7 +79,10 @@ pub(super) fn parse(argv: &[String]) -> Result<Parsed, UsageError> {
     let matches = grammar()
         .try_get_matches_from(before)
         .map_err(|error| usage_error(&error, before))?;
-    let mut words = matches.get_many::<String>("words").unwrap_or_default().cloned();
+    let mut words = matches
+        .get_many::<String>("words")
+        .unwrap_or_default()
+        .cloned();
     let mut parsed = Parsed {
         verb: words.next(),
         operands: words.collect(),
@@ -148,7 +151,6 @@ fn distance(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
-
 fn grammar() -> Command {
     let words = Arg::new("words").num_args(0..).allow_negative_numbers(true);
     let mut command = Command::new("musher")
@@ -159,23 +161,18 @@ fn grammar() -> Command {
         .arg(words)
         .arg(Arg::new("V").short('V').action(ArgAction::SetTrue));
     for option in OPTIONS {
-        command = command.arg(arg(option.long, option.long, option.short, option.value));
+        command = command.arg(arg(option.long, option.short, option.value));
     }
     for row in attributes::flags() {
         for flag in row.flags {
-            let id = flag_id(row.name, flag.long);
-            command = command.arg(arg(&id, flag.long, flag.short, flag.value));
+            command = command.arg(arg(flag.long, flag.short, flag.value));
         }
     }
     command
 }
 
-fn flag_id(attribute: &str, long: &str) -> String {
-    format!("{attribute}/{long}")
-}
-
-fn arg(id: &str, long: &'static str, short: Option<char>, value: FlagValue) -> Arg {
-    let arg = Arg::new(id.to_owned()).long(long);
+fn arg(long: &'static str, short: Option<char>, value: FlagValue) -> Arg {
+    let arg = Arg::new(long).long(long);
     let arg = match short {
         Some(letter) => arg.short(letter),
         None => arg,
@@ -210,16 +207,19 @@ fn collect_options(matches: &ArgMatches, parsed: &mut Parsed) {
 fn collect_attributes(matches: &ArgMatches, parsed: &mut Parsed) {
     for row in attributes::flags() {
         for flag in row.flags {
-            let id = flag_id(row.name, flag.long);
+            let id = flag.long;
             let value = match flag.value {
-                FlagValue::On if matches.get_flag(&id) => Value::Bool(true),
-                FlagValue::Off if matches.get_flag(&id) => Value::Bool(false),
+                FlagValue::On if matches.get_flag(id) => Value::Bool(true),
+                FlagValue::Off if matches.get_flag(id) => Value::Bool(false),
                 FlagValue::On | FlagValue::Off => continue,
                 FlagValue::One(_) | FlagValue::Maybe(_) | FlagValue::Many(_) => {
-                    if matches.value_source(&id).is_none() {
+                    if matches.value_source(id).is_none() {
                         continue;
                     }
-                    typed_value(matches.get_many::<String>(&id).unwrap_or_default(), flag.value)
+                    typed_value(
+                        matches.get_many::<String>(id).unwrap_or_default(),
+                        flag.value,
+                    )
                 }
             };
             parsed.attributes.insert(row.name.to_owned(), value);
@@ -257,7 +257,11 @@ fn usage_error(error: &clap::Error, argv: &[String]) -> UsageError {
 
 /// Returns an option as PM2 names it: ``-i --instances <number>``.
 fn option_as_shown(option: &str, argv: &[String]) -> String {
-    let long = option.trim_start_matches('-').split([' ', '=']).next().unwrap_or("");
+    let long = option
+        .trim_start_matches('-')
+        .split([' ', '='])
+        .next()
+        .unwrap_or("");
     let own = OPTIONS.iter().map(|opt| (opt.long, opt.short, opt.value));
     let apps = attributes::flags().flat_map(|row| row.flags);
     let mut all = own.chain(apps.map(|flag| (flag.long, flag.short, flag.value)));
@@ -287,19 +291,84 @@ mod tests {
     fn options_stand_anywhere_before_the_dashes() {
         for (line, verb, operands, attributes) in [
             ("start app.js", "start", &["app.js"][..], json!({})),
-            ("--name x start app.js", "start", &["app.js"], json!({"name": "x"})),
-            ("start --name=x app.js", "start", &["app.js"], json!({"name": "x"})),
-            ("start app.js -n x -i -1", "start", &["app.js"], json!({"name": "x", "instances": "-1"})),
-            ("start app.js -i max -x", "start", &["app.js"], json!({"instances": "max", "execute_command": true})),
-            ("start app.js -i4", "start", &["app.js"], json!({"instances": "4"})),
-            ("start app.js -fi max", "start", &["app.js"], json!({"force": true, "instances": "max"})),
-            ("start a.js b.js --no-autorestart", "start", &["a.js", "b.js"], json!({"autorestart": false})),
-            ("start a.js --watch", "start", &["a.js"], json!({"watch": true})),
-            ("start a.js -l", "start", &["a.js"], json!({"log_file": true})),
-            ("start a.js -l x.log", "start", &["a.js"], json!({"log_file": "x.log"})),
-            ("restart a --node-args=--inspect", "restart", &["a"], json!({"node_args": "--inspect"})),
-            ("restart a --node-args --inspect", "restart", &["a"], json!({"node_args": "--inspect"})),
-            ("start a.js --name x --name y", "start", &["a.js"], json!({"name": "y"})),
+            (
+                "--name x start app.js",
+                "start",
+                &["app.js"],
+                json!({"name": "x"}),
+            ),
+            (
+                "start --name=x app.js",
+                "start",
+                &["app.js"],
+                json!({"name": "x"}),
+            ),
+            (
+                "start app.js -n x -i -1",
+                "start",
+                &["app.js"],
+                json!({"name": "x", "instances": "-1"}),
+            ),
+            (
+                "start app.js -i max -x",
+                "start",
+                &["app.js"],
+                json!({"instances": "max", "execute_command": true}),
+            ),
+            (
+                "start app.js -i4",
+                "start",
+                &["app.js"],
+                json!({"instances": "4"}),
+            ),
+            (
+                "start app.js -fi max",
+                "start",
+                &["app.js"],
+                json!({"force": true, "instances": "max"}),
+            ),
+            (
+                "start a.js b.js --no-autorestart",
+                "start",
+                &["a.js", "b.js"],
+                json!({"autorestart": false}),
+            ),
+            (
+                "start a.js --watch",
+                "start",
+                &["a.js"],
+                json!({"watch": true}),
+            ),
+            (
+                "start a.js -l",
+                "start",
+                &["a.js"],
+                json!({"log_file": true}),
+            ),
+            (
+                "start a.js -l x.log",
+                "start",
+                &["a.js"],
+                json!({"log_file": "x.log"}),
+            ),
+            (
+                "restart a --node-args=--inspect",
+                "restart",
+                &["a"],
+                json!({"node_args": "--inspect"}),
+            ),
+            (
+                "restart a --node-args --inspect",
+                "restart",
+                &["a"],
+                json!({"node_args": "--inspect"}),
+            ),
+            (
+                "start a.js --name x --name y",
+                "start",
+                &["a.js"],
+                json!({"name": "y"}),
+            ),
             ("restart log", "restart", &["log"], json!({})),
             ("scale api -2", "scale", &["api", "-2"], json!({})),
             ("scale api +2", "scale", &["api", "+2"], json!({})),
@@ -324,10 +393,20 @@ mod tests {
     fn mistakes_are_told_in_the_words_of_pm2() {
         for (line, expected) in [
             ("start --foo", "unknown option `--foo'"),
-            ("start --instnces 2", "unknown option `--instnces' (did you mean --instances?)"),
-            ("start a.js -i", "option `-i --instances <number>' argument missing"),
+            (
+                "start --instnces 2",
+                "unknown option `--instnces' (did you mean --instances?)",
+            ),
+            (
+                "start a.js -i",
+                "option `-i --instances <number>' argument missing",
+            ),
         ] {
-            assert_eq!(parse(&words(line)).unwrap_err().to_string(), expected, "{line}");
+            assert_eq!(
+                parse(&words(line)).unwrap_err().to_string(),
+                expected,
+                "{line}"
+            );
         }
         let restart = verbs::find("restart").unwrap();
         let missing = check(restart, &parsed("restart")).unwrap_err();

@@ -72,6 +72,20 @@ pub(crate) fn ensure_daemon(
     if let Some(client) = connect(paths)? {
         return Ok(client);
     }
+    let executable = std::env::current_exe().map_err(|source| LaunchError::Home {
+        home: paths.home.clone(),
+        source,
+    })?;
+    let argv = crate::roles::keeper_argv(&paths.home, executable.into_os_string());
+    start_once(paths, &argv, announce)
+}
+
+/// Starts `argv` unless another client was faster.
+fn start_once(
+    paths: &Paths,
+    argv: &[OsString],
+    announce: &mut dyn FnMut(),
+) -> Result<Client, LaunchError> {
     let home = |source| LaunchError::Home {
         home: paths.home.clone(),
         source,
@@ -82,9 +96,7 @@ pub(crate) fn ensure_daemon(
         return Ok(client);
     }
     announce();
-    let executable = std::env::current_exe().map_err(home)?;
-    let argv = [executable.into_os_string(), OsString::from("keeper")];
-    let ready = daemonize::start(&argv, &paths.log_file, &paths.home)?;
+    let ready = daemonize::start(argv, &paths.log_file, &paths.home)?;
     match daemonize::wait_ready(&ready, READY_DEADLINE).map_err(home)? {
         Readiness::Ready(_) => (),
         Readiness::Closed => return Err(not_ready(paths, "it ended")),
@@ -126,5 +138,94 @@ fn not_ready(paths: &Paths, why: &'static str) -> LaunchError {
         why,
         log: paths.log_file.clone(),
         tail: tail.trim_end().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paths::Style;
+    use std::fs::{self, File};
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::time::Instant;
+
+    /// Its presence in the working directory turns this test program into a
+    /// keeper; it ends when the file does.
+    const MARK: &str = "be-a-keeper";
+
+    /// Longest life of a keeper whose test has died.
+    const KEEPER_LIFE: Duration = Duration::from_secs(20);
+
+    fn keeper_argv() -> Vec<OsString> {
+        let program = std::env::current_exe().unwrap().into_os_string();
+        let name = OsString::from("client::launch::tests::the_test_program_can_be_a_keeper");
+        vec![program, OsString::from("--exact"), name]
+    }
+
+    fn paths(home: &Path) -> Paths {
+        Paths::find(Style::Musher, |name| {
+            (name == "MUSHER_HOME").then(|| home.as_os_str().to_owned())
+        })
+    }
+
+    #[test]
+    fn the_test_program_can_be_a_keeper() {
+        if !Path::new(MARK).exists() {
+            return;
+        }
+        let mut starts = File::options()
+            .create(true)
+            .append(true)
+            .open("starts")
+            .unwrap();
+        starts.write_all(b"started\n").unwrap();
+        if fs::read_to_string(MARK).unwrap() == "fail" {
+            std::io::stderr()
+                .write_all(b"no room on the machine\n")
+                .unwrap();
+            std::process::exit(1);
+        }
+        let _listener = UnixListener::bind("rpc.sock").unwrap();
+        let ready = format!("/proc/self/fd/{}", daemonize::READY_FD);
+        File::options()
+            .write(true)
+            .open(ready)
+            .unwrap()
+            .write_all(b"1")
+            .unwrap();
+        let deadline = Instant::now() + KEEPER_LIFE;
+        while Path::new(MARK).exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[test]
+    fn fifty_first_commands_start_one_keeper() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join(MARK), "serve").unwrap();
+        let paths = paths(home.path());
+        std::thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| start_once(&paths, &keeper_argv(), &mut || ()).unwrap());
+            }
+        });
+        let starts = fs::read_to_string(home.path().join("starts")).unwrap();
+        fs::remove_file(home.path().join(MARK)).unwrap();
+        assert_eq!(starts, "started\n");
+    }
+
+    #[test]
+    fn a_keeper_that_fails_is_explained_by_the_end_of_its_log() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join(MARK), "fail").unwrap();
+        let failed = start_once(&paths(home.path()), &keeper_argv(), &mut || ());
+        let text = failed.unwrap_err().to_string();
+        assert!(
+            text.starts_with("the daemon did not become ready (it ended)"),
+            "{text}"
+        );
+        assert!(text.contains("no room on the machine"), "{text}");
     }
 }

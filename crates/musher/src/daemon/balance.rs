@@ -8,6 +8,7 @@
 
 mod channel;
 mod names;
+mod socket;
 mod thread;
 
 use bytes::Bytes;

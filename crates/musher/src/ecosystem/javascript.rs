@@ -44,6 +44,8 @@ pub(super) fn evaluate(
     source: &str,
     options: &LoadOptions,
 ) -> Result<Value, LoadError> {
+    // Engines resolve links before they run a module; stacks show the result.
+    let absolute = &std::fs::canonicalize(absolute).unwrap_or_else(|_| absolute.to_owned());
     let typed = [".ts", ".mts", ".cts"]
         .iter()
         .any(|ending| file.ends_with(ending));

@@ -89,6 +89,7 @@ fn every_broken_file_names_line_column_and_the_next_step() {
         ("syntax.config.js", ":3:17", "SyntaxError"),
         ("syntax.config.mjs", ":3:", "SyntaxError"),
         ("throws.config.js", ":3:44", "TypeError"),
+        ("./esm/../throws.config.js", ":3:44", "TypeError"),
         ("missing-module.config.js", ":1:18", "not-there.js"),
         ("broken.json", ":2:28", "expected value\ncheck"),
         ("broken.yaml", ":", ""),

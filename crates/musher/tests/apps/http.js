@@ -20,7 +20,9 @@ server.listen(Number(process.env.PORT), process.env.HOST, () => {
 });
 process.on('SIGINT', () => {
   draining = true;
-  server.close(() => process.exit(0));
+  // http.Server.close (Node 19 and later) would cut connections whose request
+  // is still on its way; net's only stops listening.
+  require('net').Server.prototype.close.call(server, () => process.exit(0));
   // Idle keep-alive connections get one more answer, with `Connection: close`.
   setTimeout(() => server.closeIdleConnections(), 300);
 });

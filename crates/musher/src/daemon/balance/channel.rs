@@ -35,7 +35,7 @@ pub(crate) enum Readable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Writable {
     Done,
-    WhenWritable,
+    Blocked,
     At(Mono),
 }
 
@@ -161,7 +161,7 @@ impl Link {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Writable::WhenWritable;
+                    return Writable::Blocked;
                 }
                 Err(error) if is_passing(&error) => return Writable::At(now + STALL),
                 // The child is gone; the end of the stream is about to be read.
@@ -186,4 +186,43 @@ fn is_passing(error: &std::io::Error) -> bool {
 
 fn is_json(line: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use musher_os::fd::{Blocking, socketpair};
+
+    #[test]
+    fn a_child_that_does_not_read_loses_messages_but_no_control() {
+        let (ours, theirs) = socketpair(Blocking::NeverWaits).unwrap();
+        let mut link = Link::new(ours);
+        let message = format!("\"{}\"", "x".repeat(1 << 20));
+        for _ in 0..40 {
+            link.push_user(message.as_bytes());
+        }
+        assert!(link.n_queued_bytes <= QUEUE_LIMIT);
+        assert_eq!(link.n_dropped, 25);
+        link.push(b"{}\n".to_vec(), None);
+        assert_eq!(link.flush(Mono(0)), Writable::Blocked);
+        let mut reader = Link::new(theirs);
+        let mut last = Bytes::new();
+        while link.flush(Mono(0)) != Writable::Done || last != b"{}"[..] {
+            reader.read();
+            while let Some(line) = reader.next_line() {
+                last = line;
+            }
+        }
+        assert_eq!(link.n_queued_bytes, 0);
+    }
+
+    #[test]
+    fn the_rest_of_a_line_is_passed_over_after_a_takeover() {
+        let (ours, theirs) = socketpair(Blocking::NeverWaits).unwrap();
+        let mut link = Link::restored(ours);
+        fd::send_with_fd(theirs.as_fd(), b"rest\"}\n\"next\"\n", None).unwrap();
+        link.read();
+        assert_eq!(link.next_line().as_deref(), Some(&b"\"next\""[..]));
+        assert_eq!(link.n_dropped, 1);
+    }
 }

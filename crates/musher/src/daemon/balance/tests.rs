@@ -252,6 +252,20 @@ fn a_full_app_keeps_its_clients_waiting_and_loses_none() {
     }
 }
 
+#[test]
+fn a_worker_without_descriptors_costs_no_connection() {
+    let mut house = House::new(Balance::RoundRobin, "http");
+    let runs = house.start_many(2);
+    for run in &runs {
+        house.wait_listening(*run);
+    }
+    house.take_descriptors_from(runs[0]);
+    let other = house.pid_of(runs[1]).to_string();
+    for _ in 0..20 {
+        assert_eq!(get(house.port).unwrap(), other);
+    }
+}
+
 /// Clients that connect, ask and close, until told to stop.
 struct Load {
     stop: &'static AtomicBool,

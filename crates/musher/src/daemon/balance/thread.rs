@@ -2,23 +2,20 @@
 
 use super::channel::{Link, Readable, Writable};
 use super::names::{self, ListenerName};
+use super::socket::{Listener, errno_of, make, name_of, now, path_of};
 use super::{BalanceEvent, Child, Command};
-use musher_core::cluster::message::{
-    Endpoint, FromWorker, Kind, SocketName, SocketOptions, ToWorker,
-};
+use musher_core::cluster::message::{FromWorker, SocketOptions, ToWorker};
 use musher_core::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::event::AppMessage;
 use musher_core::time::{Millis, Mono};
 use musher_core::wire::node_ipc::{self, Line};
-use musher_os::listen::{self, Family, PathAccess, Reuse, Stack};
-use musher_os::{clock, fd};
+use musher_os::{fd, listen};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
@@ -36,15 +33,6 @@ const KIND_SHIFT: u32 = 60;
 const WAKE: u64 = 0;
 const CHANNEL: u64 = 1;
 const LISTENER: u64 = 2;
-
-struct Listener {
-    fd: Shared,
-    /// Name under which it is kept; `None` if that would be too long.
-    name: Option<String>,
-    /// File to remove when it is closed.
-    path: Option<String>,
-    watched: bool,
-}
 
 /// Everything the thread owns.
 pub(super) struct Thread {
@@ -134,14 +122,7 @@ impl Thread {
             && at <= time
         {
             self.paused.pop_front();
-            if let Some(listener) = self.listeners.get(&socket).filter(|l| l.watched) {
-                let _ = epoll::modify(
-                    &self.epoll,
-                    &listener.fd,
-                    token(LISTENER, socket.0),
-                    EventFlags::IN,
-                );
-            }
+            self.set_interest(socket, EventFlags::IN);
         }
         let due = |link: &Link| link.stalled_until.is_some_and(|at| at <= time);
         let stalled: Vec<Incarnation> = self
@@ -352,8 +333,9 @@ impl Thread {
             } => {
                 let backlog = options.backlog;
                 let path = path_of(&endpoint);
-                let made = self.make(&endpoint, options, joins);
-                let result = made.as_ref().map(|fd| name_of(fd)).map_err(errno_of);
+                let member = joins.and_then(|socket| self.listeners.get(&socket));
+                let made = make(&endpoint, options, member.map(|listener| &listener.fd));
+                let result = made.as_ref().map(name_of).map_err(errno_of);
                 if let Ok(fd) = made {
                     let name = ListenerName {
                         app,
@@ -380,6 +362,13 @@ impl Thread {
             ClusterAction::Watch { socket, on } => self.watch(socket, on),
             ClusterAction::Probe { socket } => self.accept_into(socket),
             ClusterAction::CloseSocket { socket } => self.close_socket(socket),
+            ClusterAction::EndSocket { socket } => {
+                if let Some(listener) = self.listeners.get(&socket) {
+                    // Fails for datagram sockets, which have no queue.
+                    let _ = rustix::net::shutdown(&listener.fd, rustix::net::Shutdown::Both);
+                }
+                self.close_socket(socket);
+            }
             ClusterAction::CloseConnection { connection } => {
                 self.connections.remove(&connection);
             }
@@ -394,45 +383,6 @@ impl Thread {
             ClusterAction::KeepTicket { app, key, data } => {
                 let name = names::write_ticket(&app, &key);
                 (self.on_event)(BalanceEvent::Ticket { name, data });
-            }
-        }
-    }
-
-    fn make(
-        &self,
-        endpoint: &Endpoint,
-        options: SocketOptions,
-        joins: Option<SocketId>,
-    ) -> io::Result<OwnedFd> {
-        let backlog = u32::try_from(options.backlog).unwrap_or(listen::DEFAULT_BACKLOG);
-        if let Some(member) = joins.and_then(|socket| self.listeners.get(&socket)) {
-            // Only from the second socket on: while it is alone, nobody else
-            // may join it.
-            rustix::net::sockopt::set_socket_reuseport(&member.fd, true)?;
-            return listen::tcp_join(&member.fd, backlog);
-        }
-        let address = endpoint.address.as_deref();
-        let port = u16::try_from(endpoint.port).unwrap_or(0);
-        let stack = if options.v6_only {
-            Stack::V6Only
-        } else {
-            Stack::Dual
-        };
-        let reuse = if options.reuse_addr {
-            Reuse::Allowed
-        } else {
-            Reuse::Refused
-        };
-        match endpoint.kind {
-            Kind::Tcp4 | Kind::Tcp6 => listen::tcp(address, port, stack, backlog),
-            Kind::Udp4 => listen::udp(address, Family::V4, port, stack, reuse),
-            Kind::Udp6 => listen::udp(address, Family::V6, port, stack, reuse),
-            Kind::Pipe => {
-                let access = PathAccess {
-                    readable_all: options.readable_all,
-                    writable_all: options.writable_all,
-                };
-                listen::unix(Path::new(address.unwrap_or_default()), access, backlog)
             }
         }
     }
@@ -482,10 +432,13 @@ impl Thread {
     }
 
     fn pause(&mut self, socket: SocketId) {
+        self.set_interest(socket, EventFlags::empty());
+        self.paused.push_back((now() + ACCEPT_PAUSE, socket));
+    }
+
+    fn set_interest(&self, socket: SocketId, flags: EventFlags) {
         if let Some(listener) = self.listeners.get(&socket).filter(|l| l.watched) {
-            let data = token(LISTENER, socket.0);
-            let _ = epoll::modify(&self.epoll, &listener.fd, data, EventFlags::empty());
-            self.paused.push_back((now() + ACCEPT_PAUSE, socket));
+            let _ = epoll::modify(&self.epoll, &listener.fd, token(LISTENER, socket.0), flags);
         }
     }
 
@@ -524,7 +477,7 @@ impl Thread {
         };
         let (wants_out, stalled_until) = match link.flush(now()) {
             Writable::Done => (false, None),
-            Writable::WhenWritable => (true, None),
+            Writable::Blocked => (true, None),
             Writable::At(at) => (false, Some(at)),
         };
         link.stalled_until = stalled_until;
@@ -537,34 +490,6 @@ impl Thread {
     }
 }
 
-fn now() -> Mono {
-    clock::now().mono
-}
-
 fn token(kind: u64, id: u64) -> EventData {
     EventData::new_u64(kind << KIND_SHIFT | id)
-}
-
-fn path_of(endpoint: &Endpoint) -> Option<String> {
-    let path = endpoint
-        .address
-        .clone()
-        .filter(|_| endpoint.kind == Kind::Pipe)?;
-    // An abstract name has no file (unix(7)).
-    (!path.starts_with('\0')).then_some(path)
-}
-
-fn name_of(fd: &OwnedFd) -> Option<SocketName> {
-    let local = listen::local_address(fd).ok().flatten()?;
-    Some(SocketName {
-        address: local.address,
-        v6: local.family == "IPv6",
-        port: local.port,
-    })
-}
-
-fn errno_of(error: &io::Error) -> i32 {
-    error
-        .raw_os_error()
-        .unwrap_or(rustix::io::Errno::IO.raw_os_error())
 }

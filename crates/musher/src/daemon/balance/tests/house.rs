@@ -309,6 +309,24 @@ impl House {
         self.wait_exit(run);
     }
 
+    pub(super) fn pid_of(&self, run: Incarnation) -> u32 {
+        self.children[&run].process.pid
+    }
+
+    /// Lets a run open no further descriptor.
+    pub(super) fn take_descriptors_from(&self, run: Incarnation) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = self.pid_of(run);
+        // The limit is on the number, and open ones are the lowest but for gaps:
+        // below them all, any new one fails (getrlimit(2)).
+        let none = Rlimit {
+            current: Some(1),
+            maximum: Some(1),
+        };
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+        prlimit(pid, Resource::Nofile, none).unwrap();
+    }
+
     pub(super) fn output(&self, run: Incarnation) -> String {
         std::fs::read_to_string(self.dir.path().join(run.to_string())).unwrap_or_default()
     }

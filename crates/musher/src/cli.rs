@@ -1,0 +1,164 @@
+//! The command line: argv to one verb, and the verb's outcome to an exit code.
+//!
+//! It holds no state: killed anywhere, the daemon is right. Texts, streams and
+//! exit codes of PM2's verbs are PM2's, because scripts grep and test them.
+
+mod boxes;
+mod commands;
+mod context;
+mod describe;
+mod help;
+mod options;
+mod output;
+mod parse;
+mod process;
+mod roll;
+mod source;
+mod table;
+mod typed;
+mod units;
+mod verbs;
+
+#[cfg(test)]
+mod tests;
+
+use crate::paths::{Paths, Style, program_name};
+use context::Context;
+use output::{Console, Failure, wants_color};
+use parse::{Parsed, UsageError};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// Runs the command line of this process.
+pub(crate) fn main() -> ExitCode {
+    let mut argv = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let argv0 = argv.next().unwrap_or_default();
+    let argv: Vec<String> = argv.collect();
+    let style = Style::of(&argv0);
+    let env: Vec<(String, String)> = std::env::vars_os()
+        .map(|(key, value)| {
+            let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+            (text(key), text(value))
+        })
+        .collect();
+    let cwd = std::env::current_dir().map(|path| path.display().to_string());
+    let mut ctx = Context {
+        paths: Paths::find(style, |name| std::env::var_os(name)),
+        console: console(style),
+        parsed: Parsed::default(),
+        env,
+        cwd: cwd.unwrap_or_else(|_| "/".to_owned()),
+        client: None,
+    };
+    if let missing @ ("pm2-runtime" | "pm2-docker" | "pm2-dev") = program_name(&argv0) {
+        let text = format!("{missing} is not in this version; use `pm2 start` and `pm2 logs`");
+        ctx.console.error(&text);
+        return ExitCode::FAILURE;
+    }
+    ExitCode::from(run(&mut ctx, &argv))
+}
+
+fn console(style: Style) -> Console {
+    let var = |name: &str| std::env::var(name).ok();
+    let stdout = std::io::stdout();
+    let is_terminal = stdout.is_terminal();
+    let size = is_terminal.then(|| rustix::termios::tcgetwinsize(&stdout));
+    let width = size
+        .and_then(Result::ok)
+        .map(|size| usize::from(size.ws_col));
+    Console {
+        style,
+        color_out: wants_color(is_terminal, var),
+        color_err: wants_color(std::io::stderr().is_terminal(), var),
+        silent: var("PM2_SILENT").is_some_and(|value| !value.is_empty()),
+        width: width.filter(|width| *width > 0),
+        out: Box::new(stdout),
+        err: Box::new(std::io::stderr()),
+    }
+}
+
+/// Runs one command line; returns the exit code.
+fn run(ctx: &mut Context, argv: &[String]) -> u8 {
+    match parse::parse(argv) {
+        Ok(parsed) => ctx.parsed = parsed,
+        Err(error) => return usage_error(ctx, &error),
+    }
+    if ctx.parsed.has("silent") {
+        ctx.console.silent = true;
+    }
+    if ctx.parsed.has("no-color") {
+        ctx.console.color_out = false;
+        ctx.console.color_err = false;
+    }
+    if ctx.parsed.has("version") {
+        ctx.console.line(env!("CARGO_PKG_VERSION"));
+        return 0;
+    }
+    let Some(word) = ctx.parsed.verb.clone() else {
+        if ctx.parsed.has("help") {
+            ctx.console.line(&help::all(ctx.console.style));
+            return 0;
+        }
+        ctx.console.line(&help::usage(ctx.console.style));
+        return 1;
+    };
+    if word == "help" {
+        ctx.console.line(&help::all(ctx.console.style));
+        return 0;
+    }
+    let Some(verb) = verbs::find(&word) else {
+        return unknown(ctx, &word);
+    };
+    if ctx.parsed.has("help") {
+        ctx.console.line(&help::of(verb, ctx.console.style));
+        return 0;
+    }
+    if let Err(error) = parse::check(verb, &ctx.parsed) {
+        return usage_error(ctx, &error);
+    }
+    if let Some(extra) = ctx.parsed.operands.first().filter(|_| verb.strict).cloned() {
+        ctx.console
+            .say(&format!("\nUnknown command argument: {extra}"));
+        ctx.console.line(&help::all(ctx.console.style));
+        return 1;
+    }
+    for option in options::WITHOUT_EFFECT {
+        if ctx.parsed.has(option) {
+            let text = format!("--{option} is accepted but has no effect in this version");
+            ctx.console.warn_err(&text);
+        }
+    }
+    match (verb.run)(ctx) {
+        Ok(code) => code,
+        Err(Failure::Told) => 1,
+        Err(Failure::Error(text)) => {
+            ctx.console.error(&text);
+            1
+        }
+    }
+}
+
+fn usage_error(ctx: &mut Context, error: &UsageError) -> u8 {
+    ctx.console.err_line(&format!("\n  error: {error}\n"));
+    1
+}
+
+fn unknown(ctx: &mut Context, word: &str) -> u8 {
+    if verbs::NOT_IN_THIS_VERSION.contains(&word) {
+        ctx.console
+            .error(&format!("`{word}` is not in this version"));
+        return 1;
+    }
+    if ctx.console.style == Style::Pm2 {
+        // PM2 says this on stdout, unlike its other errors.
+        let text = "[PM2][ERROR] Command not found\n";
+        ctx.console.line(text);
+    } else {
+        ctx.console.error(&format!("Command not found: {word}"));
+    }
+    if let Some(near) = parse::nearest_verb(word) {
+        ctx.console.err_line(&format!("did you mean `{near}`?"));
+    }
+    ctx.console.line(&help::usage(ctx.console.style));
+    1
+}

@@ -1,0 +1,18 @@
+//! One file per verb or family of verbs.
+
+pub(super) mod actions;
+pub(super) mod config;
+pub(super) mod describe;
+pub(super) mod env;
+pub(super) mod flush;
+pub(super) mod id;
+pub(super) mod kill;
+pub(super) mod list;
+pub(super) mod logs;
+pub(super) mod reload;
+pub(super) mod report;
+pub(super) mod reset;
+pub(super) mod save;
+pub(super) mod scale;
+pub(super) mod signals;
+pub(super) mod start;

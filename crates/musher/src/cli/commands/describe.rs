@@ -1,0 +1,36 @@
+//! `describe`: everything about the processes of a name or id.
+
+use crate::cli::context::Context;
+use crate::cli::describe::{DescribeOptions, describe};
+use crate::cli::output::Failure;
+use crate::cli::process::Process;
+use crate::cli::verbs::Outcome;
+
+/// Prints a description of each process of the name or id.
+pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
+    let list = ctx.list()?;
+    let wanted = ctx.parsed.operands[0].clone();
+    let found: Vec<Process<'_>> = list
+        .iter()
+        .map(Process)
+        .filter(|process| process.name() == wanted || process.id().to_string() == wanted)
+        .collect();
+    if found.is_empty() {
+        ctx.console.warn_err(&format!("{wanted} doesn't exist"));
+        return Err(Failure::Told);
+    }
+    let options = DescribeOptions {
+        color: ctx.console.color_out,
+        style: ctx.console.style,
+        now_ms: musher_os::clock::now().wall.0,
+        local_env: &ctx.env,
+    };
+    let text: String = found
+        .iter()
+        .map(|process| describe(*process, &options))
+        .collect();
+    if !ctx.console.silent {
+        ctx.console.data(&text);
+    }
+    Ok(0)
+}

@@ -1,0 +1,313 @@
+//! `logs`: the end of log files, then what comes.
+
+use crate::cli::context::Context;
+use crate::cli::output::{Color, Failure, paint};
+use crate::cli::process::Process;
+use crate::cli::verbs::Outcome;
+use crate::client::{RpcError, Subscriber};
+use crate::logfile::{self, TailBlock};
+use musher_core::id::PmId;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Lines shown first.
+const N_LINES: usize = 15;
+
+/// Columns of the label at least; it grows with the longest one seen.
+const MIN_LABEL_WIDTH: usize = 9;
+
+/// How long one wait for an event may take before it is begun again.
+const WAIT: Duration = Duration::from_secs(3600);
+
+/// Which processes are meant.
+struct Selection {
+    /// Slots; `None` for all, and the daemon itself.
+    ids: Option<Vec<PmId>>,
+    /// The daemon's own log is meant.
+    daemon: bool,
+}
+
+/// Prints the tails, then follows.
+pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
+    let n_lines = match ctx.parsed.value("lines") {
+        Some(text) => text
+            .parse()
+            .map_err(|_| Failure::Error(format!("`{text}' is not a number of lines")))?,
+        None => N_LINES,
+    };
+    let target = ctx.parsed.operands.first().cloned();
+    let target = target.unwrap_or_else(|| "all".to_owned());
+    let list = ctx.list()?;
+    let selection = selection(ctx, &list, &target)?;
+    // Subscribed before the files are read, so that no line falls between.
+    let follow = !ctx.parsed.has("nostream");
+    let subscriber = if follow {
+        Subscriber::connect(&ctx.paths)?
+    } else {
+        None
+    };
+    let machine_readable = ctx.parsed.has("json") || ctx.parsed.has("format");
+    if n_lines > 0 && !machine_readable {
+        print_tails(ctx, &list, &selection, &target, n_lines)?;
+    }
+    match subscriber {
+        Some(subscriber) => stream(ctx, subscriber, &selection),
+        None if follow => Err(Failure::Error("the daemon has no event socket".to_owned())),
+        None => Ok(0),
+    }
+}
+
+fn selection(ctx: &mut Context, list: &[Value], target: &str) -> Result<Selection, Failure> {
+    match target {
+        "all" => Ok(Selection {
+            ids: None,
+            daemon: true,
+        }),
+        "PM2" => Ok(Selection {
+            ids: Some(Vec::new()),
+            daemon: true,
+        }),
+        _ => {
+            let ids = ctx.select(list, target)?;
+            let is_listed = |id: &PmId| list.iter().any(|process| Process(process).id() == *id);
+            if !ids.iter().all(is_listed) {
+                let text = format!("Process or Namespace {target} not found");
+                return Err(Failure::Error(text));
+            }
+            Ok(Selection {
+                ids: Some(ids),
+                daemon: false,
+            })
+        }
+    }
+}
+
+fn print_tails(
+    ctx: &mut Context,
+    list: &[Value],
+    selection: &Selection,
+    target: &str,
+    n_lines: usize,
+) -> Result<(), Failure> {
+    let noun = if target == "all" {
+        "processes"
+    } else {
+        "process"
+    };
+    let prefix = paint("[TAILING]", Color::Bold, ctx.console.color_out);
+    ctx.console.line(&format!(
+        "{prefix} Tailing last {n_lines} lines for [{target}] {noun} (change the value with --lines option)"
+    ));
+    let mut files: Vec<(PathBuf, String)> = Vec::new();
+    for process in list.iter().map(Process) {
+        let is_meant = selection
+            .ids
+            .as_ref()
+            .is_none_or(|ids| ids.contains(&process.id()));
+        if !is_meant {
+            continue;
+        }
+        let label = logfile::label(process.id(), process.name());
+        for (key, other) in [("pm_out_log_path", "err"), ("pm_err_log_path", "out")] {
+            if ctx.parsed.has(other) {
+                continue;
+            }
+            files.extend(
+                process
+                    .text(key)
+                    .map(|path| (PathBuf::from(path), label.clone())),
+            );
+        }
+    }
+    let mut blocks = Vec::new();
+    for (path, label) in files {
+        blocks.extend(TailBlock::read(&path, n_lines)?.map(|block| (block, label)));
+    }
+    blocks.sort_by_key(|(block, _)| block.modified);
+    let raw = ctx.parsed.has("raw");
+    let filtered = raw || ctx.parsed.has("err") || ctx.parsed.has("out");
+    if selection.daemon && !filtered {
+        let daemon_log: &Path = &ctx.paths.log_file;
+        let block = TailBlock::read(daemon_log, n_lines)?;
+        blocks.splice(0..0, block.map(|block| (block, "PM2".to_owned())));
+    }
+    for (block, label) in blocks {
+        print_block(ctx, &block, &label, raw)?;
+    }
+    Ok(())
+}
+
+fn print_block(
+    ctx: &mut Context,
+    block: &TailBlock,
+    label: &str,
+    raw: bool,
+) -> Result<(), Failure> {
+    if ctx.console.silent {
+        return Ok(());
+    }
+    let mut text = Vec::new();
+    if raw {
+        for line in block.lines() {
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        }
+    } else {
+        block.write(label, &mut text)?;
+        if block.lines().next().is_some() {
+            text.push(b'\n');
+        }
+    }
+    ctx.console.bytes(&text);
+    Ok(())
+}
+
+/// Follows the bus until the daemon ends or the reader goes away.
+fn stream(ctx: &mut Context, mut subscriber: Subscriber, selection: &Selection) -> Outcome {
+    let mut label_width = MIN_LABEL_WIDTH;
+    loop {
+        let event = match subscriber.next(WAIT) {
+            Ok(event) => event,
+            Err(RpcError::Closed { .. }) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        let Some((name, payload)) = event else {
+            continue;
+        };
+        match name.as_str() {
+            "log:out" if !ctx.parsed.has("err") => {
+                print_event(ctx, selection, "out", &payload, &mut label_width);
+            }
+            "log:err" if !ctx.parsed.has("out") => {
+                print_event(ctx, selection, "err", &payload, &mut label_width);
+            }
+            "log:PM2" if selection.daemon => {
+                print_event(ctx, selection, "PM2", &payload, &mut label_width);
+            }
+            "process:event" if ctx.parsed.has("json") => print_process_event(ctx, &payload),
+            "pm2:kill" => return Ok(0),
+            _ => (),
+        }
+    }
+}
+
+fn print_event(
+    ctx: &mut Context,
+    selection: &Selection,
+    kind: &str,
+    packet: &Value,
+    label_width: &mut usize,
+) {
+    let process = packet.get("process").unwrap_or(&Value::Null);
+    let id = process.get("pm_id").unwrap_or(&Value::Null);
+    let name = process.get("name").and_then(Value::as_str).unwrap_or("");
+    if kind != "PM2" {
+        let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let is_meant = |ids: &Vec<PmId>| number.is_some_and(|id| ids.contains(&PmId(id)));
+        if !selection.ids.as_ref().is_none_or(is_meant) {
+            return;
+        }
+    }
+    let text = packet.get("data").and_then(Value::as_str).unwrap_or("");
+    let at = packet.get("at").and_then(Value::as_i64).unwrap_or(0);
+    let label = match kind {
+        "PM2" => "PM2".to_owned(),
+        _ => format!("{id}|{name}"),
+    };
+    if ctx.parsed.has("json") {
+        let record = json!({
+            "message": text.replace('\n', ""),
+            "timestamp": iso(at),
+            "type": kind,
+            "process_id": id,
+            "app_name": name,
+        });
+        return ctx.console.data(&format!("{record}\n"));
+    }
+    *label_width = (*label_width).max(label.chars().count() + 1);
+    for line in text.lines() {
+        let line = decorate(ctx, kind, &label, *label_width, line, at);
+        if ctx.parsed.has("raw") && kind == "err" {
+            ctx.console.err_line(&line);
+        } else {
+            ctx.console.line(&line);
+        }
+    }
+}
+
+fn decorate(ctx: &Context, kind: &str, label: &str, width: usize, line: &str, at: i64) -> String {
+    if ctx.parsed.has("raw") {
+        return line.to_owned();
+    }
+    if ctx.parsed.has("format") {
+        let (id, app) = label.split_once('|').unwrap_or(("PM2", "pm2"));
+        let kind = if kind == "err" { "error" } else { kind };
+        let time = time(at, "%Y-%m-%d-%H:%M:%S%z");
+        return format!("timestamp={time} app={app} id={id} type={kind} message={line}");
+    }
+    let color = if kind == "err" {
+        Color::Red
+    } else {
+        Color::Green
+    };
+    let label = paint(&format!("{label:<width$}| "), color, ctx.console.color_out);
+    let line = match ctx.parsed.value("highlight") {
+        Some(word) if ctx.console.color_out && !word.is_empty() => {
+            line.replacen(word, &paint(word, Color::Yellow, true), 1)
+        }
+        Some(_) | None => line.to_owned(),
+    };
+    if ctx.parsed.has("timestamp") {
+        let now = musher_os::clock::now().wall.0;
+        let format = ctx
+            .parsed
+            .value("timestamp")
+            .map_or("%Y-%m-%d-%H:%M:%S".to_owned(), strftime);
+        return format!("{} {label}{line}", time(now, &format));
+    }
+    format!("{label}{line}")
+}
+
+fn print_process_event(ctx: &mut Context, packet: &Value) {
+    let at = packet.get("at").and_then(Value::as_i64).unwrap_or(0);
+    let process = packet.get("process").unwrap_or(&Value::Null);
+    let record = json!({
+        "timestamp": iso(at),
+        "type": "process_event",
+        "status": packet.get("event"),
+        "app_name": process.get("name"),
+    });
+    ctx.console.data(&format!("{record}\n"));
+}
+
+/// Returns the strftime format of the common day.js tokens.
+fn strftime(format: &str) -> String {
+    let mut text = format.replace('%', "%%");
+    for (token, directive) in [
+        ("YYYY", "%Y"),
+        ("MM", "%m"),
+        ("DD", "%d"),
+        ("HH", "%H"),
+        ("mm", "%M"),
+        ("ss", "%S"),
+        ("SSS", "%3f"),
+    ] {
+        text = text.replace(token, directive);
+    }
+    text
+}
+
+fn time(ms: i64, format: &str) -> String {
+    match jiff::Timestamp::from_millisecond(ms) {
+        Ok(at) => {
+            let zoned = at.to_zoned(jiff::tz::TimeZone::system());
+            jiff::fmt::strtime::format(format, &zoned).unwrap_or_else(|_| at.to_string())
+        }
+        Err(_) => String::new(),
+    }
+}
+
+fn iso(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
+}

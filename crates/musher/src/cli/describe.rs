@@ -1,0 +1,303 @@
+//! A process to PM2's `describe` text. Pure.
+
+use super::boxes::{self, Cell};
+use super::output::{Color, paint};
+use super::process::Process;
+use super::{table, units};
+use crate::paths::Style;
+use musher_core::app::attributes;
+use serde_json::Value;
+
+/// How to draw a description.
+pub(super) struct DescribeOptions<'a> {
+    /// Colours wanted.
+    pub(super) color: bool,
+    /// Whose command names the hints show.
+    pub(super) style: Style,
+    /// Milliseconds since the epoch.
+    pub(super) now_ms: i64,
+    /// The caller's environment, to compare with.
+    pub(super) local_env: &'a [(String, String)],
+}
+
+/// Returns the text that describes a process.
+pub(super) fn describe(process: Process<'_>, options: &DescribeOptions<'_>) -> String {
+    let mut out = String::new();
+    let title = format!(
+        "Describing process with id {} - name {}",
+        process.id(),
+        process.name()
+    );
+    heading(&title, options, &mut out);
+    push_table(rows(process, options), options, &mut out);
+    let actions: Vec<Vec<Cell>> = array(process, "axm_actions")
+        .filter_map(|action| action.get("action_name")?.as_str())
+        .map(|name| vec![(name.to_owned(), None)])
+        .collect();
+    if !actions.is_empty() {
+        heading("Actions available", options, &mut out);
+        push_table(actions, options, &mut out);
+        let command = command(options);
+        out.push_str(&format!(
+            " Trigger via: {command} trigger {} <action_name>\n\n",
+            process.name()
+        ));
+    }
+    push_metrics(process, options, &mut out);
+    push_env(process, options, &mut out);
+    push_hints(process, options, &mut out);
+    out
+}
+
+fn rows(process: Process<'_>, options: &DescribeOptions<'_>) -> Vec<Vec<Cell>> {
+    let text = |key: &str| process.field(key).map_or_else(missing, plain);
+    let status = process.status();
+    let watch = if process.is_set("watch") {
+        "✔"
+    } else {
+        "✘"
+    };
+    let uptime = match status {
+        "online" => units::span(options.now_ms - process.number("pm_uptime")),
+        _ => "0".to_owned(),
+    };
+    let node_env = process.object("env").and_then(|env| env.get("NODE_ENV"));
+    let optional = |label: &'static str, key: &str| {
+        let value = process.field(key).filter(|_| process.is_set(key))?;
+        Some((label, plain(value)))
+    };
+    let mut rows: Vec<(&str, String)> = vec![
+        ("status", status.to_owned()),
+        ("name", process.name().to_owned()),
+        ("namespace", process.namespace().to_owned()),
+        ("version", text("version")),
+        ("restarts", text("restart_time")),
+    ];
+    rows.extend(optional("max memory restart", "max_memory_restart"));
+    rows.extend(optional("cron restart", "cron_restart"));
+    rows.push(("uptime", uptime));
+    rows.extend(optional("entire log path", "pm_log_path"));
+    rows.extend([
+        ("script path", text("pm_exec_path")),
+        ("script args", words(process.field("args"))),
+        ("error log path", text("pm_err_log_path")),
+        ("out log path", text("pm_out_log_path")),
+        ("pid path", text("pm_pid_path")),
+        ("interpreter", text("exec_interpreter")),
+        ("interpreter args", words(process.field("node_args"))),
+        ("script id", process.id().to_string()),
+        ("exec cwd", text("pm_cwd")),
+        ("exec mode", text("exec_mode")),
+        ("node.js version", text("node_version")),
+        ("node env", node_env.map_or_else(missing, plain)),
+        ("watch & reload", watch.to_owned()),
+        ("unstable restarts", text("unstable_restarts")),
+        ("created at", created_at(process)),
+    ]);
+    if status == "errored" || options.style == Style::Musher {
+        rows.extend(process.reason().map(|reason| ("reason", reason.to_owned())));
+    }
+    rows.extend(without_effect(process));
+    let status_color = table::status_color(status);
+    rows.into_iter()
+        .map(|(label, value)| {
+            let color = (label == "status").then_some(status_color);
+            vec![(label.to_owned(), Some(Color::Cyan)), (value, color)]
+        })
+        .collect()
+}
+
+/// Names the attributes that are kept but change nothing, so that nobody
+/// relies on them.
+fn without_effect(process: Process<'_>) -> Option<(&'static str, String)> {
+    let declared = process.0.get("pm2_env")?.as_object()?;
+    let names: Vec<&str> = attributes::without_effect(declared).collect();
+    (!names.is_empty()).then(|| ("without effect", names.join(", ")))
+}
+
+fn created_at(process: Process<'_>) -> String {
+    let created = process.field("created_at").and_then(Value::as_i64);
+    let created = created.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    created.map_or_else(missing, |at| format!("{at:.3}"))
+}
+
+fn push_metrics(process: Process<'_>, options: &DescribeOptions<'_>, out: &mut String) {
+    let Some(metrics) = process
+        .object("axm_monitor")
+        .filter(|metrics| !metrics.is_empty())
+    else {
+        return;
+    };
+    let rows = metrics
+        .iter()
+        .map(|(name, metric)| {
+            let value = metric.get("value").map_or_else(|| plain(metric), plain);
+            let unit = metric.get("unit").and_then(Value::as_str).unwrap_or("");
+            let text = format!("{value} {unit}").trim_end().to_owned();
+            vec![(name.clone(), Some(Color::Cyan)), (text, None)]
+        })
+        .collect();
+    heading("Code metrics value", options, out);
+    push_table(rows, options, out);
+}
+
+/// Lists variables of the process that differ from the caller's. Their values
+/// may be secrets and long, so only the process's own value is shown, as PM2
+/// does.
+fn push_env(process: Process<'_>, options: &DescribeOptions<'_>, out: &mut String) {
+    heading("Divergent env variables from local env", options, out);
+    let mut rows = Vec::new();
+    for (key, value) in process.object("env").into_iter().flatten() {
+        let local = options.local_env.iter().find(|(name, _)| name == key);
+        let Some((_, local)) = local else { continue };
+        let Some(value) = value.as_str() else {
+            continue;
+        };
+        if value != local && !matches!(key.as_str(), "_" | "PWD" | "OLDPWD" | "SHLVL") {
+            rows.push(vec![
+                (key.clone(), Some(Color::Cyan)),
+                (value.to_owned(), None),
+            ]);
+        }
+    }
+    if rows.is_empty() {
+        out.push('\n');
+    } else {
+        push_table(rows, options, out);
+    }
+    out.push('\n');
+}
+
+fn push_hints(process: Process<'_>, options: &DescribeOptions<'_>, out: &mut String) {
+    let command = command(options);
+    let (name, id) = (process.name(), process.id());
+    for line in [
+        " Add your own code metrics: http://bit.ly/code-metrics".to_owned(),
+        format!(" Use `{command} logs {name} [--lines 1000]` to display logs"),
+        format!(" Use `{command} env {id}` to display environment variables"),
+        format!(" Use `{command} monit` to monitor CPU and Memory usage {name}"),
+    ] {
+        out.push_str(&line);
+        out.push('\n');
+    }
+}
+
+fn command(options: &DescribeOptions<'_>) -> &'static str {
+    match options.style {
+        Style::Musher => "musher",
+        Style::Pm2 => "pm2",
+    }
+}
+
+fn heading(text: &str, options: &DescribeOptions<'_>, out: &mut String) {
+    let text = format!(" {text} ");
+    out.push_str(&paint(&text, Color::Bold, options.color));
+    out.push('\n');
+}
+
+fn push_table(rows: Vec<Vec<Cell>>, options: &DescribeOptions<'_>, out: &mut String) {
+    let widths = boxes::fitting(&rows);
+    out.push_str(&boxes::draw(&widths, &[], &rows, options.color));
+}
+
+fn array<'a>(process: Process<'a>, key: &str) -> impl Iterator<Item = &'a Value> {
+    process
+        .field(key)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+fn words(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::Array(words)) if !words.is_empty() => {
+            words.iter().map(plain).collect::<Vec<_>>().join(" ")
+        }
+        Some(Value::String(text)) if !text.is_empty() => text.clone(),
+        Some(_) | None => missing(),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => missing(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+fn missing() -> String {
+    "N/A".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rows_come_in_the_order_of_pm2_with_the_optional_ones_in_place() {
+        let process = json!({
+            "pid": 1, "name": "bb", "pm_id": 0,
+            "pm2_env": {
+                "name": "bb", "status": "errored", "namespace": "foo", "args": ["a1", "b2"],
+                "node_args": [], "max_memory_restart": 209_715_200, "restart_time": 1,
+                "created_at": 1_795_374_952_432_i64, "env": {"NODE_ENV": "test"},
+                "axm_actions": [{"action_name": "km:heapdump"}], "reason": "exit 1",
+                "axm_monitor": {"Heap Size": {"value": "6.23", "unit": "MiB"}}, "listen": [80],
+            },
+        });
+        let text = describe(
+            Process(&process),
+            &DescribeOptions {
+                color: false,
+                style: Style::Pm2,
+                now_ms: 0,
+                local_env: &[],
+            },
+        );
+        let labels: Vec<&str> = text
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('│'))
+            .map(|line| line.split('│').nth(1).unwrap().trim())
+            .collect();
+        let expected = [
+            "status",
+            "name",
+            "namespace",
+            "version",
+            "restarts",
+            "max memory restart",
+            "uptime",
+            "script path",
+            "script args",
+            "error log path",
+            "out log path",
+            "pid path",
+            "interpreter",
+            "interpreter args",
+            "script id",
+            "exec cwd",
+            "exec mode",
+            "node.js version",
+            "node env",
+            "watch & reload",
+            "unstable restarts",
+            "created at",
+            "reason",
+            "without effect",
+        ];
+        assert_eq!(labels, expected);
+        for line in [
+            " Describing process with id 0 - name bb ",
+            "│ script args        │ a1 b2                    │",
+            "│ created at         │ 2026-11-22T19:15:52.432Z │",
+            "│ Heap Size │ 6.23 MiB │",
+            " Trigger via: pm2 trigger bb <action_name>",
+            "│ without effect     │ listen                   │",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+}
