@@ -1,6 +1,6 @@
 // A home with a running musher, and PM2's own client from npm connected to it.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, openSync, closeSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, openSync, closeSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
@@ -28,6 +28,8 @@ export class Home {
     const home = new Home();
     home.dir = mkdtempSync(join(tmpdir(), 'musher-npm-'));
     for (const name of ['logs', 'pids']) mkdirSync(join(home.dir, name), { mode: 0o700 });
+    // Without it PM2's command line greets a first-time user on stdout.
+    writeFileSync(join(home.dir, 'touch'), String(Date.now()));
     process.env.PM2_HOME = home.dir;
     home.start();
     await until('the daemon answers', () => home.answers());
