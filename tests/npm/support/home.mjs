@@ -1,12 +1,12 @@
 // A home with a running musher, and PM2's own client from npm connected to it.
-import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, openSync, closeSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { PATIENCE, isAlive, processesOf, until } from './processes.mjs';
+import { PATIENCE, isAlive, parent, processesOf, until } from './processes.mjs';
 
 const require = createRequire(import.meta.url);
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -27,7 +27,6 @@ export class Home {
   static async open() {
     const home = new Home();
     home.dir = mkdtempSync(join(tmpdir(), 'musher-npm-'));
-    for (const name of ['logs', 'pids']) mkdirSync(join(home.dir, name), { mode: 0o700 });
     // Without it PM2's command line greets a first-time user on stdout.
     writeFileSync(join(home.dir, 'touch'), String(Date.now()));
     process.env.PM2_HOME = home.dir;
@@ -38,14 +37,11 @@ export class Home {
     return home;
   }
 
-  /// Starts keeper and daemon.
+  /// Starts keeper and daemon, as the first command of a home does.
   start() {
-    const log = openSync(join(this.dir, 'pm2.log'), 'a', 0o600);
-    const args = ['keeper', '--home', this.dir, '--exe', MUSHER];
-    const keeper = spawn(MUSHER, args, { detached: true, stdio: ['ignore', 'ignore', log], cwd: '/' });
-    closeSync(log);
-    keeper.unref();
-    this.keeper = keeper.pid;
+    const ran = this.musher('ping');
+    if (ran.code !== 0) throw new Error(`musher ping: ${ran.out}${ran.err}`);
+    this.keeper = parent(this.daemon());
   }
 
   /// Returns whether somebody accepts on the request socket.
@@ -116,16 +112,28 @@ export class Home {
 
   /// Runs PM2's own command line and returns what it printed and its code.
   pm2(...args) {
-    const env = { PATH: process.env.PATH, HOME: this.dir, PM2_HOME: this.dir, NO_COLOR: '1' };
-    const ran = spawnSync(PM2, args, { env, encoding: 'utf8', timeout: 20_000 });
+    return this.run(PM2, args);
+  }
+
+  /// Runs musher's command line.
+  musher(...args) {
+    return this.run(MUSHER, args);
+  }
+
+  run(program, args) {
+    const env = {
+      PATH: process.env.PATH, HOME: this.dir, PM2_HOME: this.dir, MUSHER_HOME: this.dir, NO_COLOR: '1',
+    };
+    const ran = spawnSync(program, args, { env, encoding: 'utf8', timeout: 20_000 });
     return { code: ran.status, out: ran.stdout, err: ran.stderr };
   }
 
   /// Ends everything and checks that nothing is left.
   async close() {
     try {
-      if (this.client && await this.answers()) await this.call('killDaemon');
-      this.client?.disconnect();
+      // After a kill PM2's client connects again for ever: it leaves first.
+      if (this.client) await this.call('disconnect');
+      this.musher('kill');
       await until('nothing survives', () => processesOf(this.dir).length === 0 && !isAlive(this.keeper));
     } finally {
       // Only after a failure is there anybody left.

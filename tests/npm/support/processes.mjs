@@ -26,6 +26,12 @@ export function isAlive(pid) {
   }
 }
 
+/// Returns the parent's pid.
+export function parent(pid) {
+  const stat = read(`/proc/${pid}/stat`);
+  return Number(stat.slice(stat.lastIndexOf(')') + 4).split(' ')[0]);
+}
+
 /// Waits until none of these processes is left.
 export function allGone(pids) {
   return until(`processes ${pids} are gone`, () => !pids.some(isAlive));
