@@ -47,7 +47,10 @@ test('a client that is killed in the middle of a start leaves the app running', 
     pm2.connect(() => pm2.start(${JSON.stringify(options)}, () => process.exit(0)));`;
   const client = spawn(process.execPath, ['-e', source], { stdio: 'ignore' });
   const left = once(client, 'exit');
-  const [one] = await home.status('late', 'launching');
+  const one = await until('a process that is not ready', async () => {
+    const [found] = await home.list('late');
+    return found?.pid && found.pm2_env.status === 'launching' && found;
+  });
   client.kill('SIGKILL');
   assert.deepEqual(await left, [null, 'SIGKILL']);
   assert.ok(isAlive(one.pid));
