@@ -74,10 +74,13 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// Requests at the same time.
+    pub(crate) const N_CLIENTS: usize = 4;
+
     pub(crate) fn on(port: u16) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let n_ok = Arc::new(AtomicU64::new(0));
-        let threads = (0..4)
+        let threads = (0..Self::N_CLIENTS)
             .map(|_| {
                 let (stop, n_ok) = (Arc::clone(&stop), Arc::clone(&n_ok));
                 std::thread::spawn(move || {
@@ -99,6 +102,10 @@ impl Load {
             n_ok,
             threads,
         }
+    }
+
+    pub(crate) fn n_ok(&self) -> u64 {
+        self.n_ok.load(Ordering::Relaxed)
     }
 
     pub(crate) fn end(self) -> (u64, Vec<String>) {
