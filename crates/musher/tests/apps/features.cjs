@@ -34,7 +34,7 @@ const cases = {
   },
   two() {
     listen(http.createServer((_, response) => response.end(`first ${process.pid}`)), port, '127.0.0.1');
-    listen(http.createServer((_, response) => response.end(`second ${process.pid}`)), port + 1, '127.0.0.1');
+    listen(http.createServer((_, response) => response.end(`second ${process.pid}`)), Number(process.env.APP_PORT_2), '127.0.0.1');
   },
   any() {
     listen(http.createServer(answer), 0, '127.0.0.1');

@@ -128,9 +128,11 @@ fn a_dgram_socket_receives_in_every_mode() {
 fn two_ports_of_one_app_are_not_mixed_up() {
     for mode in MODES {
         let musher = Musher::new();
-        let port = free_port();
-        listening(&musher, mode, "two", port, 4);
-        for (port, word) in [(port, "first "), (port + 1, "second ")] {
+        let ports = [free_port(), free_port()];
+        let env = json!({ "APP_CASE": "two", "APP_PORT": ports[0], "APP_PORT_2": ports[1] });
+        musher.start(&config(&Musher::app("features.cjs"), mode, &env));
+        musher.wait_facts("app", "listening", 4);
+        for (port, word) in [(ports[0], "first "), (ports[1], "second ")] {
             let seen = (0..20)
                 .map(|_| {
                     let body = get(port, "/").expect("an answer");

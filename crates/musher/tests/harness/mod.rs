@@ -10,6 +10,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a condition is waited for before a test fails.
@@ -335,10 +336,21 @@ pub fn read_frame(socket: &mut UnixStream) -> std::io::Result<Vec<Vec<u8>>> {
         .collect()
 }
 
-/// Returns a port nobody listens on at this moment.
+/// Returns a port nobody listens on at this moment, below those the kernel
+/// gives to clients: a connection of another test cannot take it meanwhile.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+    static N_ASKED: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const N_PORTS: u32 = 20_000;
+    // Tests run as processes of their own, at the same time.
+    let own = std::process::id().wrapping_mul(61);
+    (0..N_PORTS)
+        .map(|_| {
+            let at = own.wrapping_add(N_ASKED.fetch_add(1, Ordering::Relaxed));
+            u16::try_from(FIRST + at % N_PORTS).expect("below 30,000")
+        })
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// Sends `GET path` on a connection of its own and returns the body.
