@@ -6,9 +6,21 @@ mod harness;
 mod bad_input;
 #[path = "e2e/cluster.rs"]
 mod cluster;
+#[path = "e2e/config.rs"]
+mod config;
 #[path = "e2e/daemon.rs"]
 mod daemon;
+#[path = "e2e/features.rs"]
+mod features;
+#[path = "e2e/files.rs"]
+mod files;
 #[path = "e2e/fork.rs"]
 mod fork;
 #[path = "e2e/logs.rs"]
 mod logs;
+#[path = "e2e/programs.rs"]
+mod programs;
+#[path = "e2e/takeover.rs"]
+mod takeover;
+#[path = "e2e/verbs.rs"]
+mod verbs;

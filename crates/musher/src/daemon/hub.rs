@@ -23,6 +23,7 @@ use musher_core::supervisor::{Action, Event, Reply, RequestError, SpawnPlan, Sup
 use musher_core::time::Now;
 use musher_core::wire::bus as payload;
 use musher_core::wire::rpc::Answer;
+use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -49,6 +50,8 @@ pub(crate) struct Hub {
     pub(crate) is_over: bool,
     queue: VecDeque<Event>,
     out: Vec<Action>,
+    /// Sent when the event they follow from is dealt with.
+    answers: Vec<(ReplyTo, Value)>,
 }
 
 /// The parts a hub is made of.
@@ -94,6 +97,7 @@ impl Hub {
             is_over: false,
             queue: VecDeque::new(),
             out: Vec::new(),
+            answers: Vec::new(),
         }
     }
 
@@ -109,6 +113,21 @@ impl Hub {
             }
             self.out = out;
         }
+        self.send_answers();
+    }
+
+    /// Sends what was answered once it is stored: what a client was told is
+    /// true for the next daemon too.
+    fn send_answers(&mut self) {
+        if self.answers.is_empty() {
+            return;
+        }
+        let answers = std::mem::take(&mut self.answers);
+        self.store.after_writing(Box::new(move || {
+            for (reply, body) in answers {
+                reply.send(&body);
+            }
+        }));
     }
 
     /// Carries out what the supervisor wants done without an event.
@@ -274,7 +293,7 @@ impl Hub {
             | Answer::Monitored(_)
             | Answer::Nothing => Vec::new(),
         };
-        reply.send(&answer.body(outcome, &all));
+        self.answers.push((reply, answer.body(outcome, &all)));
     }
 }
 

@@ -207,7 +207,7 @@ fn place(p: &mut Process, saved: &SavedRun, spec: &Arc<AppSpec>, now: Now) {
         ready: saved.ready,
         listening: saved.listening.iter().cloned().collect(),
     };
-    run.phase = load_phase(saved.phase, spec, Mono(saved.started), now);
+    run.phase = load_phase(saved, spec, now);
     match saved.role {
         SavedRole::Current => p.serving = Some(run),
         SavedRole::Successor => {
@@ -226,17 +226,24 @@ fn span_since(started: u64, now: Now) -> i64 {
     i64::try_from(now.mono.since(Mono(started)).get()).unwrap_or(i64::MAX)
 }
 
-fn load_phase(phase: SavedPhase, spec: &AppSpec, started: Mono, now: Now) -> Phase {
-    match phase {
-        SavedPhase::Online => Phase::Online { since: started },
-        SavedPhase::Launching => match (spec.ready.wait_ready, spec.mode) {
-            (false, ExecMode::Fork) => Phase::Online { since: started },
-            (true, _) => Phase::Launching {
-                ready_by: now.mono + spec.ready.listen_timeout,
-            },
-            (false, ExecMode::Cluster) => Phase::Launching {
-                ready_by: now.mono + WORKER_ONLINE_BOUND,
-            },
+fn load_phase(saved: &SavedRun, spec: &AppSpec, now: Now) -> Phase {
+    let online = Phase::Online {
+        since: Mono(saved.started),
+    };
+    match saved.phase {
+        SavedPhase::Online => online,
+        SavedPhase::Launching if spec.ready.wait_ready => Phase::Launching {
+            ready_by: now.mono + spec.ready.listen_timeout,
+        },
+        SavedPhase::Launching => match (spec.mode, saved.role) {
+            // A worker says `online` once, and the daemon that died may have
+            // read it: one that serves is not waited for.
+            (ExecMode::Fork, _) | (ExecMode::Cluster, SavedRole::Current) => online,
+            (ExecMode::Cluster, SavedRole::Successor | SavedRole::Predecessor) => {
+                Phase::Launching {
+                    ready_by: now.mono + WORKER_ONLINE_BOUND,
+                }
+            }
         },
         SavedPhase::Stopping => Phase::Stopping(Stopping {
             rung: Rung::Asked {

@@ -1,9 +1,10 @@
 //! What must survive the daemon, in one SQLite database in the home.
 //!
 //! One row per process, newest state wins. Writing happens on a thread of its
-//! own: the loop hands over the newest record and goes on. The hand-over holds
-//! at most one record per process, so it is bounded by the number of
-//! processes, however slow the disk is. Never read again after the start.
+//! own: the loop hands over the newest record and goes on, and answers wait
+//! for their turn with [`Store::after_writing`]. The hand-over holds at most one
+//! record per process, so it is bounded by the number of processes, however
+//! slow the disk is. Never read again after the start.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
@@ -65,9 +66,15 @@ struct Shared {
     wake: Condvar,
 }
 
+/// Something to be done when everything handed over before is written.
+pub(crate) type Then = Box<dyn FnOnce() + Send>;
+
 #[derive(Default)]
 struct Pending {
     batch: Batch,
+    /// Bounded by the calls in flight, whose answers these are.
+    then: Vec<Then>,
+    is_writing: bool,
     closing: bool,
     n_failed: u64,
 }
@@ -133,6 +140,20 @@ impl Store {
     /// Hands over TLS ticket keys, which all workers of an app share.
     pub(crate) fn save_ticket(&self, name: String, data: String) {
         lock(&self.shared.pending).batch.tickets.insert(name, data);
+        self.shared.wake.notify_one();
+    }
+
+    /// Calls `then` once everything handed over before is written, or could not
+    /// be: a full disk costs what is stored, not the answer.
+    pub(crate) fn after_writing(&self, then: Then) {
+        let mut pending = lock(&self.shared.pending);
+        let is_idle = pending.batch.is_empty() && pending.then.is_empty() && !pending.is_writing;
+        if is_idle || self.thread.is_none() {
+            drop(pending);
+            then();
+            return;
+        }
+        pending.then.push(then);
         self.shared.wake.notify_one();
     }
 
@@ -222,17 +243,24 @@ fn read(connection: &Connection) -> rusqlite::Result<Loaded> {
 
 fn write_until_closed(connection: &Connection, shared: &Shared) {
     loop {
-        let (batch, closing) = {
+        let (batch, then, closing) = {
             let mut pending = lock(&shared.pending);
-            while pending.batch.is_empty() && !pending.closing {
+            pending.is_writing = false;
+            while pending.batch.is_empty() && pending.then.is_empty() && !pending.closing {
                 pending = shared
                     .wake
                     .wait(pending)
                     .unwrap_or_else(PoisonError::into_inner);
             }
-            (std::mem::take(&mut pending.batch), pending.closing)
+            pending.is_writing = true;
+            let batch = std::mem::take(&mut pending.batch);
+            (batch, std::mem::take(&mut pending.then), pending.closing)
         };
-        if !batch.is_empty() && write(connection, &batch).is_err() {
+        let written = batch.is_empty() || write(connection, &batch).is_ok();
+        for then in then {
+            then();
+        }
+        if !written {
             put_back(shared, batch);
         }
         if closing {
@@ -325,6 +353,25 @@ mod tests {
         let loaded = records(&path);
         assert_eq!(loaded.records, vec![(0, "zero 49".to_owned())]);
         assert_eq!(loaded.last_run, 49);
+    }
+
+    #[test]
+    fn what_follows_a_record_finds_it_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let (store, _) = Store::open(&path).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        for round in 0..200_u64 {
+            store.save(0, round.to_string(), round);
+            let (tell, path) = (tell.clone(), path.clone());
+            store.after_writing(Box::new(move || {
+                let reader = Connection::open(path).unwrap();
+                tell.send(read(&reader).unwrap().records).unwrap();
+            }));
+            assert_eq!(told.recv().unwrap(), vec![(0, round.to_string())]);
+        }
+        store.after_writing(Box::new(move || tell.send(Vec::new()).unwrap()));
+        assert_eq!(told.recv().unwrap(), Vec::new(), "with nothing to write");
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn answering(port: u16, n: usize) -> BTreeSet<i64> {
         .collect()
 }
 
-fn started(mode: &str) -> (Musher, u16) {
+pub(crate) fn started(mode: &str) -> (Musher, u16) {
     let musher = Musher::new();
     let port = free_port();
     let config = config(port, &format!("balance: '{mode}'"));
@@ -71,17 +71,20 @@ fn a_killed_worker_is_replaced_and_the_port_never_closes() {
 }
 
 /// Requests on fresh connections from 4 threads until told to stop.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     n_ok: Arc<AtomicU64>,
     threads: Vec<std::thread::JoinHandle<Vec<String>>>,
 }
 
 impl Load {
-    fn on(port: u16) -> Load {
+    /// Requests at the same time.
+    pub(crate) const N_CLIENTS: usize = 4;
+
+    pub(crate) fn on(port: u16) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let n_ok = Arc::new(AtomicU64::new(0));
-        let threads = (0..4)
+        let threads = (0..Self::N_CLIENTS)
             .map(|_| {
                 let (stop, n_ok) = (Arc::clone(&stop), Arc::clone(&n_ok));
                 std::thread::spawn(move || {
@@ -115,7 +118,11 @@ impl Load {
         }
     }
 
-    fn end(self) -> (u64, Vec<String>) {
+    pub(crate) fn n_ok(&self) -> u64 {
+        self.n_ok.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn end(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         let failures = self
             .threads

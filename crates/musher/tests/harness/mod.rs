@@ -7,8 +7,10 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a condition is waited for before a test fails.
@@ -172,6 +174,74 @@ impl Musher {
             .then_some(())
     }
 
+    /// Writes a config file and starts it; it must succeed.
+    pub fn start(&self, config: &str) -> String {
+        let path = self.write("ecosystem.config.js", config);
+        self.ok(&["start", path.to_str().expect("a path")])
+    }
+
+    /// Returns the text of a log file of the home, empty when there is none.
+    pub fn log(&self, file: &str) -> String {
+        std::fs::read_to_string(self.home().join("logs").join(file)).unwrap_or_default()
+    }
+
+    /// Returns the facts (lines that are JSON objects) of an app's logs.
+    pub fn facts(&self, name: &str) -> Vec<Value> {
+        let Ok(logs) = std::fs::read_dir(self.home().join("logs")) else {
+            return Vec::new();
+        };
+        logs.flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(name))
+            .flat_map(|entry| {
+                let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                let facts = log
+                    .lines()
+                    .filter_map(|line| serde_json::from_str(line).ok());
+                facts.collect::<Vec<Value>>()
+            })
+            .collect()
+    }
+
+    /// Waits for `n` facts of an app with this event.
+    pub fn wait_facts(&self, name: &str, event: &str, n: usize) -> Vec<Value> {
+        self.wait(&format!("{n} times {event} of {name}"), || {
+            let mut facts = self.facts(name);
+            facts.retain(|fact| fact["event"] == event);
+            (facts.len() >= n).then_some(facts)
+        })
+    }
+
+    /// Kills the daemon with SIGKILL and waits until the next one answers.
+    pub fn kill_daemon(&self) {
+        let daemon = i64::from(self.daemon_pid());
+        kill(daemon, "KILL");
+        self.wait("another daemon", || {
+            (i64::from(self.daemon_pid()) != daemon && self.run(&["ping"]).code == 0).then_some(())
+        });
+    }
+
+    /// Calls a method of `rpc.sock`; `Err` is the daemon's error.
+    pub fn rpc(&self, method: &str, args: &Value) -> Result<Value, Value> {
+        let body = serde_json::json!({ "type": "call", "method": method, "args": args });
+        let mut frame = vec![0x12];
+        for arg in [format!("j:{body}"), "s:1:1".to_owned()] {
+            let length = u32::try_from(arg.len()).expect("a short argument");
+            frame.extend(length.to_be_bytes());
+            frame.extend(arg.as_bytes());
+        }
+        let mut socket = UnixStream::connect(self.home().join("rpc.sock")).expect("rpc.sock");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.write_all(&frame).expect("the call is sent");
+        let reply = read_frame(&mut socket).expect("a reply");
+        let reply: Value = serde_json::from_slice(&reply[0][2..]).expect("JSON");
+        let answer = &reply["args"];
+        if reply["error"].is_null() {
+            Ok(answer[0].clone())
+        } else {
+            Err(reply["error"].clone())
+        }
+    }
+
     /// Returns the pid of the daemon.
     pub fn daemon_pid(&self) -> i32 {
         let text = std::fs::read_to_string(self.home().join("pm2.pid")).expect("a pid file");
@@ -251,10 +321,36 @@ pub fn kill(pid: i64, signal: &str) {
     );
 }
 
-/// Returns a port nobody listens on at this moment.
+/// Reads one AMP frame and returns its arguments.
+pub fn read_frame(socket: &mut UnixStream) -> std::io::Result<Vec<Vec<u8>>> {
+    let mut meta = [0];
+    socket.read_exact(&mut meta)?;
+    (0..meta[0] & 15)
+        .map(|_| {
+            let mut length = [0; 4];
+            socket.read_exact(&mut length)?;
+            let mut arg = vec![0; u32::from_be_bytes(length) as usize];
+            socket.read_exact(&mut arg)?;
+            Ok(arg)
+        })
+        .collect()
+}
+
+/// Returns a port nobody listens on at this moment, below those the kernel
+/// gives to clients: a connection of another test cannot take it meanwhile.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+    static N_ASKED: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const N_PORTS: u32 = 20_000;
+    // Tests run as processes of their own, at the same time.
+    let own = std::process::id().wrapping_mul(61);
+    (0..N_PORTS)
+        .map(|_| {
+            let at = own.wrapping_add(N_ASKED.fetch_add(1, Ordering::Relaxed));
+            u16::try_from(FIRST + at % N_PORTS).expect("below 30,000")
+        })
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// Sends `GET path` on a connection of its own and returns the body.
