@@ -107,6 +107,11 @@ pub fn reply_frame(body: &Value, id: &[u8]) -> Vec<u8> {
     amp::encode(&[&json_arg(body), id])
 }
 
+/// As [`reply_frame`], with a body that is JSON text already.
+pub fn reply_frame_of_text(body: &str, id: &[u8]) -> Vec<u8> {
+    amp::encode(&[&[b"j:", body.as_bytes()].concat(), id])
+}
+
 /// Returns a reply's body and the id it answers.
 ///
 /// # Errors

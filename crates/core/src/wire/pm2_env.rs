@@ -11,13 +11,50 @@ mod keys;
 use crate::app::{AppSpec, Interpreter};
 use crate::view::ProcessView;
 use keys::OWN_KEYS;
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::LazyLock;
 
 /// Shown as the path of a log that is not written.
 const NO_FILE: &str = "/dev/null";
 
+/// Runtime fields: last, whatever the attributes hold under their names.
+const STATE_KEYS: &[&str] = &[
+    "unique_id",
+    "status",
+    "pm_uptime",
+    "axm_actions",
+    "axm_monitor",
+    "axm_options",
+    "axm_dynamic",
+    "created_at",
+    "pm_id",
+    "restart_time",
+    "unstable_restarts",
+    "version",
+    "node_version",
+    "exit_code",
+    "prev_restart_delay",
+    "_km_monitored",
+];
+
+/// [`OWN_KEYS`] to be looked up: once for each variable of each process.
+static OWN: LazyLock<HashSet<&'static str>> = LazyLock::new(|| OWN_KEYS.iter().copied().collect());
+
 /// The largest integer a JavaScript number holds exactly, plus one.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// How much of each process a list tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// All of it, as PM2 does.
+    Full,
+    /// Without `env` and the variables.
+    Slim,
+}
 
 /// Which parts of a process a reader wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,26 +72,35 @@ enum Parts {
 /// musher adds `reason`, and `next_restart_at` (ms since the epoch), beside
 /// `monit` where they exist.
 pub fn record(view: &ProcessView) -> Value {
-    explained(view, pm2_env(view))
+    to_value(&Element {
+        view,
+        parts: Parts::Full,
+    })
 }
 
 /// Returns the element without `env` and the variables, which are most of its
 /// bytes.
 pub fn slim(view: &ProcessView) -> Value {
-    explained(view, build(view, Parts::Slim))
+    to_value(&Element {
+        view,
+        parts: Parts::Slim,
+    })
 }
 
-fn explained(view: &ProcessView, pm2_env: Map<String, Value>) -> Value {
-    let mut value = monitored(view, pm2_env);
-    if let Value::Object(fields) = &mut value {
-        if let Some(reason) = &view.reason {
-            fields.insert("reason".into(), json!(reason));
-        }
-        if let Some(due) = view.next_restart_at {
-            fields.insert("next_restart_at".into(), json!(due.0));
-        }
+/// Returns the text of `getMonitorData`'s reply, `{"args":[[…]]}`. A list of a
+/// hundred processes is 400 KB: it is written straight from the views.
+pub fn list_reply(views: &[ProcessView], detail: Detail) -> String {
+    let parts = match detail {
+        Detail::Full => Parts::Full,
+        Detail::Slim => Parts::Slim,
+    };
+    let elements: Vec<Element<'_>> = views.iter().map(|view| Element { view, parts }).collect();
+    #[derive(Serialize)]
+    struct Body<'a> {
+        args: [&'a [Element<'a>]; 1],
     }
-    value
+    let body = Body { args: [&elements] };
+    serde_json::to_string(&body).expect("keys are text and numbers are finite")
 }
 
 /// Returns the reply of `prepare`: one element per instance with its
@@ -81,55 +127,123 @@ pub fn stopped_reply(view: &ProcessView) -> Value {
 
 /// Returns `pm2_env` as the bus carries it: without `env`.
 pub fn bus_process(view: &ProcessView) -> Value {
-    Value::Object(build(view, Parts::NoEnv))
+    to_value(&Picture::of(view, Parts::NoEnv))
 }
 
 /// Returns the whole `pm2_env`, keys in PM2's order.
 pub fn pm2_env(view: &ProcessView) -> Map<String, Value> {
-    build(view, Parts::Full)
+    let mut value = to_value(&Picture::of(view, Parts::Full));
+    value
+        .as_object_mut()
+        .map(std::mem::take)
+        .unwrap_or_default()
 }
 
-fn monitored(view: &ProcessView, pm2_env: Map<String, Value>) -> Value {
-    json!({
-        "pid": view.pid.unwrap_or(0),
-        "name": view.spec.name,
-        "pm2_env": pm2_env,
-        "pm_id": view.pm_id.0,
-        "monit": { "memory": view.memory_bytes, "cpu": js_number(view.cpu_percent) },
-    })
+fn to_value(picture: &impl Serialize) -> Value {
+    serde_json::to_value(picture).expect("keys are text and numbers are finite")
 }
 
-fn build(view: &ProcessView, parts: Parts) -> Map<String, Value> {
-    let env = match parts {
-        Parts::Full | Parts::NoEnv => user_env(view),
-        Parts::Slim => Map::new(),
-    };
-    let mut out = Map::new();
-    put_attributes(view, &mut out);
-    if parts == Parts::Full {
-        out = with_env_after_namespace(out, &env);
+/// One element of a list.
+struct Element<'a> {
+    view: &'a ProcessView,
+    parts: Parts,
+}
+
+impl Serialize for Element<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let view = self.view;
+        let monit = json!({ "memory": view.memory_bytes, "cpu": js_number(view.cpu_percent) });
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("pid", &view.pid.unwrap_or(0))?;
+        map.serialize_entry("name", &view.spec.name)?;
+        map.serialize_entry("pm2_env", &Picture::of(view, self.parts))?;
+        map.serialize_entry("pm_id", &view.pm_id.0)?;
+        map.serialize_entry("monit", &monit)?;
+        if let Some(reason) = &view.reason {
+            map.serialize_entry("reason", reason)?;
+        }
+        if let Some(due) = view.next_restart_at {
+            map.serialize_entry("next_restart_at", &due.0)?;
+        }
+        map.end()
     }
-    out.insert("vizion_running".into(), json!(false));
-    let instance_var = instance_var(&view.spec);
-    out.entry(instance_var).or_insert(json!(view.instance));
-    for (name, value) in &env {
-        if !value.is_object() && !out.contains_key(name) && !OWN_KEYS.contains(&name.as_str()) {
-            out.insert(name.clone(), value.clone());
+}
+
+/// `pm2_env`, written key by key; the variables stay where they are.
+struct Picture<'a> {
+    view: &'a ProcessView,
+    parts: Parts,
+    /// Attributes, then state.
+    keys: Map<String, Value>,
+    /// How many of `keys` come before the variables.
+    n_attributes: usize,
+}
+
+impl Picture<'_> {
+    fn of(view: &ProcessView, parts: Parts) -> Picture<'_> {
+        let mut keys = Map::new();
+        put_attributes(view, &mut keys);
+        keys.insert("vizion_running".into(), json!(false));
+        let instance_var = instance_var(&view.spec);
+        keys.entry(instance_var).or_insert(json!(view.instance));
+        // A stale copy among the attributes must not decide the place either.
+        keys.retain(|key, _| !STATE_KEYS.contains(&key.as_str()));
+        let n_attributes = keys.len();
+        put_state(view, &mut keys);
+        Picture {
+            view,
+            parts,
+            keys,
+            n_attributes,
         }
     }
-    put_state(view, &mut out);
-    out
 }
 
-/// The user's variables as PM2 shows them: with this instance's increment and
-/// the id of the start request.
-fn user_env(view: &ProcessView) -> Map<String, Value> {
-    let mut env = Map::clone(&view.spec.env);
-    if let (Some(name), Some(value)) = (&view.spec.increment_var, view.increment) {
-        env.insert(name.clone(), json!(value));
+impl Serialize for Picture<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (index, (key, value)) in self.keys.iter().enumerate() {
+            if index == self.n_attributes && self.parts != Parts::Slim {
+                for (name, value) in variables(self.view) {
+                    let is_own = OWN.contains(name) || self.keys.contains_key(name);
+                    if !value.is_object() && !is_own {
+                        map.serialize_entry(name, &*value)?;
+                    }
+                }
+            }
+            map.serialize_entry(key, value)?;
+            if key == "namespace" && self.parts == Parts::Full {
+                map.serialize_entry("env", &Env(self.view))?;
+            }
+        }
+        map.end()
     }
-    env.insert("unique_id".into(), json!(view.spec.unique_id));
-    env
+}
+
+/// The object `env`: the variables, and the id of the start request.
+struct Env<'a>(&'a ProcessView);
+
+impl Serialize for Env<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in variables(self.0).filter(|(name, _)| *name != "unique_id") {
+            map.serialize_entry(name, &*value)?;
+        }
+        map.serialize_entry("unique_id", &self.0.spec.unique_id)?;
+        map.end()
+    }
+}
+
+/// The user's variables as this instance has them: with its increment.
+fn variables(view: &ProcessView) -> impl Iterator<Item = (&str, Cow<'_, Value>)> {
+    let spec = &*view.spec;
+    let increment = spec.increment_var.as_deref().zip(view.increment);
+    let declared = spec.env.iter().map(move |(name, value)| match increment {
+        Some((variable, number)) if variable == name => (variable, Cow::Owned(json!(number))),
+        _ => (name.as_str(), Cow::Borrowed(value)),
+    });
+    let undeclared = increment.filter(|(variable, _)| !spec.env.contains_key(*variable));
+    declared.chain(undeclared.map(|(name, number)| (name, Cow::Owned(json!(number)))))
 }
 
 /// The declared attributes, with what musher derived from them in their places.
@@ -177,21 +291,6 @@ fn put_attributes(view: &ProcessView, out: &mut Map<String, Value>) {
     out.entry("km_link").or_insert(json!(false));
 }
 
-fn with_env_after_namespace(
-    attributes: Map<String, Value>,
-    env: &Map<String, Value>,
-) -> Map<String, Value> {
-    let mut out = Map::new();
-    for (key, value) in attributes {
-        let is_namespace = key == "namespace";
-        out.insert(key, value);
-        if is_namespace {
-            out.insert("env".into(), Value::Object(env.clone()));
-        }
-    }
-    out
-}
-
 fn put_state(view: &ProcessView, out: &mut Map<String, Value>) {
     let version = view.version.as_deref().unwrap_or("N/A");
     let state = [
@@ -209,8 +308,6 @@ fn put_state(view: &ProcessView, out: &mut Map<String, Value>) {
         ("version", json!(version)),
     ];
     for (key, value) in state {
-        // A stale copy among the attributes must not decide the place either.
-        out.shift_remove(key);
         out.insert(key.into(), value);
     }
     let optional = [
@@ -226,7 +323,6 @@ fn put_state(view: &ProcessView, out: &mut Map<String, Value>) {
         ("_km_monitored", view.monitored.then(|| json!(true))),
     ];
     for (key, value) in optional {
-        out.shift_remove(key);
         if let Some(value) = value {
             out.insert(key.into(), value);
         }

@@ -6,7 +6,7 @@ use musher_core::id::{PmId, RequestId};
 use musher_core::supervisor::Event;
 use musher_core::time::Now;
 use musher_core::view::{ProcessView, Status};
-use musher_core::wire::pm2_env;
+use musher_core::wire::pm2_env::{self, Detail};
 use musher_core::wire::rpc::{
     Addressee, Answer, Call, CallError, error_body, methods_body, value_body,
 };
@@ -28,9 +28,9 @@ impl Hub {
             Call::GetVersion => reply.send(&value_body(PM2_VERSION.into())),
             Call::GetMonitorData { slim } => {
                 self.sample(now);
-                let draw = if slim { pm2_env::slim } else { pm2_env::record };
-                let list = self.supervisor.views(now).iter().map(draw).collect();
-                reply.send(&value_body(Value::Array(list)));
+                let detail = if slim { Detail::Slim } else { Detail::Full };
+                let views = self.supervisor.views(now);
+                reply.send_text(&pm2_env::list_reply(&views, detail));
             }
             Call::GetSystemData => reply.send(&value_body(json!({}))),
             Call::GetReport => reply.send(&value_body(self.report(now))),

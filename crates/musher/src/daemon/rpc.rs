@@ -96,10 +96,17 @@ impl ReplyTo {
     /// Answers with `body`: `{"args":[…]}` or `{"error",…}`, see `wire::rpc`.
     /// Never waits. The answer is dropped if the client is gone.
     pub(crate) fn send(self, body: &Value) {
-        if self.connection.state().is_closed {
-            return;
+        if !self.connection.state().is_closed {
+            self.connection.push(axon::reply_frame(body, &self.wire_id));
         }
-        self.connection.push(axon::reply_frame(body, &self.wire_id));
+    }
+
+    /// As [`ReplyTo::send`], with a body that is JSON text already.
+    pub(crate) fn send_text(self, body: &str) {
+        if !self.connection.state().is_closed {
+            self.connection
+                .push(axon::reply_frame_of_text(body, &self.wire_id));
+        }
     }
 }
 
