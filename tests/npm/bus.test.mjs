@@ -73,6 +73,12 @@ test('a stop is two exits and a stop', async () => {
   assert.equal(stop.manually, true);
 });
 
+test('a delete is told', async () => {
+  await start();
+  await home.call('delete', 'steady');
+  assert.equal((await hear('process:event', (one) => one.event === 'delete')).manually, true);
+});
+
 test('a restart and a reload are told', async () => {
   await start();
   await home.call('restart', 'steady');
