@@ -73,6 +73,12 @@ test('a stop is two exits and a stop', async () => {
   assert.equal(stop.manually, true);
 });
 
+test('a delete is told', async () => {
+  await start();
+  await home.call('delete', 'steady');
+  assert.equal((await hear('process:event', (one) => one.event === 'delete')).manually, true);
+});
+
 test('a restart and a reload are told', async () => {
   await start();
   await home.call('restart', 'steady');
@@ -91,7 +97,9 @@ test('too many crashes end in restart overlimit', async () => {
 for (const mode of ['fork', 'cluster']) {
   test(`output of a ${mode} mode app is on the bus as in its log files`, async () => {
     const [one] = await start({ name: 'logs', exec_mode: mode, instances: 1 });
+    // Writes that are read together are one event: the first ones are awaited.
     await hear('log:out', (packet) => packet.data.includes('facts'));
+    await hear('log:err', (packet) => packet.data.includes('to stderr'));
     heard = [];
     await send(one.pm_id, 'print', { out: 'to the out log', err: 'to the err log' });
     for (const [name, text] of [['log:out', 'to the out log\n'], ['log:err', 'to the err log\n']]) {

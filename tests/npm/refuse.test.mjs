@@ -1,5 +1,6 @@
 // Mistakes: each is told with PM2's text, and nothing is lost by it.
 import assert from 'node:assert/strict';
+import { statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { Home, app } from './support/home.mjs';
@@ -125,4 +126,26 @@ test('an interpreter that does not exist is told and starts nothing', async () =
 test('starting an online process again by its id is refused', async () => {
   await home.call('start', app('steady.js'));
   assert.equal(await refused(remote('startProcessId', 0)), 'process already online');
+});
+
+test('a file that cannot be executed is errored, with the reason', async () => {
+  const script = join(home.dir, 'noexec');
+  writeFileSync(script, 'plain text');
+  await home.call('start', { script, name: 'noexec', interpreter: 'none' });
+  const [one] = await home.status('noexec', 'errored');
+  assert.equal(one.pid, 0);
+  assert.match(await refused(remote('startProcessId', one.pm_id)), /cannot execute .*noexec: permission denied/);
+});
+
+test('a signal to a stopped process is refused', async () => {
+  await home.call('start', app('steady.js'));
+  await home.call('stop', 'steady');
+  const signal = remote('sendSignalToProcessId', { process_id: 0, signal: 'SIGUSR2' });
+  assert.equal(await refused(signal), 'process 0 is not running');
+});
+
+test('the sockets are for this user only', () => {
+  for (const name of ['rpc.sock', 'pub.sock']) {
+    assert.equal(statSync(join(home.dir, name)).mode & 0o777, 0o600, name);
+  }
 });
