@@ -220,7 +220,7 @@ impl Supervisor {
         reload::check(process, &mut ctx);
         let stays = lifecycle::reach(process, &mut ctx);
         self.changed.insert(id);
-        let emptied = had_runs && process.runs().next().is_none() && process.want != Want::Up;
+        let emptied = had_runs && !process.uses_sockets();
         if !stays {
             self.remove(id, now, out);
         } else if emptied {
@@ -256,7 +256,7 @@ impl Supervisor {
             .processes
             .values()
             .filter(|p| p.app_key() == app)
-            .filter(|p| p.want == Want::Up || p.runs().next().is_some())
+            .filter(|p| p.uses_sockets())
             .map(|p| p.instance)
             .collect();
         live.sort_unstable();

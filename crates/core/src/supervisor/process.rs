@@ -172,6 +172,16 @@ impl Process {
         }
     }
 
+    /// True while it runs or is going to: one that ended for good must not
+    /// keep clients waiting at a port that nobody will serve.
+    pub fn uses_sockets(&self) -> bool {
+        let is_due = match self.rest {
+            Rest::Due | Rest::Waiting { .. } => self.want == Want::Up,
+            Rest::Stopped | Rest::Errored => false,
+        };
+        is_due || self.runs().next().is_some()
+    }
+
     /// Returns the app's identity towards its listening sockets.
     pub fn app_key(&self) -> AppKey {
         AppKey {
