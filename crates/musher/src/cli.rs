@@ -4,6 +4,7 @@
 //! exit codes of PM2's verbs are PM2's, because scripts grep and test them.
 
 mod boxes;
+mod caller;
 mod commands;
 mod context;
 mod describe;
@@ -23,11 +24,14 @@ mod verbs;
 mod tests;
 
 use crate::paths::{Paths, Style, program_name};
+use caller::Caller;
 use context::Context;
-use output::{Console, Failure, wants_color};
+use musher_core::app::attributes;
+use output::{Console, Failure, terminal_width, wants_color};
 use parse::{Parsed, UsageError};
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use verbs::Verb;
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
@@ -35,19 +39,11 @@ pub(crate) fn main() -> ExitCode {
     let argv0 = argv.next().unwrap_or_default();
     let argv: Vec<String> = argv.collect();
     let style = Style::of(&argv0);
-    let env: Vec<(String, String)> = std::env::vars_os()
-        .map(|(key, value)| {
-            let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
-            (text(key), text(value))
-        })
-        .collect();
-    let cwd = std::env::current_dir().map(|path| path.display().to_string());
     let mut ctx = Context {
         paths: Paths::find(style, |name| std::env::var_os(name)),
         console: console(style),
         parsed: Parsed::default(),
-        env,
-        cwd: cwd.unwrap_or_else(|_| "/".to_owned()),
+        caller: Caller::default(),
         client: None,
     };
     if let missing @ ("pm2-runtime" | "pm2-docker" | "pm2-dev") = program_name(&argv0) {
@@ -62,16 +58,12 @@ fn console(style: Style) -> Console {
     let var = |name: &str| std::env::var(name).ok();
     let stdout = std::io::stdout();
     let is_terminal = stdout.is_terminal();
-    let size = is_terminal.then(|| rustix::termios::tcgetwinsize(&stdout));
-    let width = size
-        .and_then(Result::ok)
-        .map(|size| usize::from(size.ws_col));
     Console {
         style,
         color_out: wants_color(is_terminal, var),
         color_err: wants_color(std::io::stderr().is_terminal(), var),
         silent: var("PM2_SILENT").is_some_and(|value| !value.is_empty()),
-        width: width.filter(|width| *width > 0),
+        width: terminal_width(&stdout).filter(|_| is_terminal),
         out: Box::new(stdout),
         err: Box::new(std::io::stderr()),
     }
@@ -122,12 +114,7 @@ fn run(ctx: &mut Context, argv: &[String]) -> u8 {
         ctx.console.line(&help::all(ctx.console.style));
         return 1;
     }
-    for option in options::WITHOUT_EFFECT {
-        if ctx.parsed.has(option) {
-            let text = format!("--{option} is accepted but has no effect in this version");
-            ctx.console.warn_err(&text);
-        }
-    }
+    tell_without_effect(ctx, verb);
     match (verb.run)(ctx) {
         Ok(code) => code,
         Err(Failure::Told) => 1,
@@ -136,6 +123,28 @@ fn run(ctx: &mut Context, argv: &[String]) -> u8 {
             1
         }
     }
+}
+
+/// Names, in one line, what was typed and changes nothing.
+fn tell_without_effect(ctx: &mut Context, verb: &Verb) {
+    let own = options::WITHOUT_EFFECT.iter().copied();
+    let mut told: Vec<&str> = own.filter(|option| ctx.parsed.has(option)).collect();
+    // `list --watch` is another word: it redraws the list.
+    if verb.name != "list" {
+        let names = attributes::without_effect(&ctx.parsed.attributes);
+        told.extend(names.filter_map(|name| Some(attributes::find(name)?.flags.first()?.long)));
+    }
+    if told.is_empty() {
+        return;
+    }
+    let options: Vec<String> = told.iter().map(|name| format!("--{name}")).collect();
+    let verb = if options.len() == 1 {
+        "is accepted but has"
+    } else {
+        "are accepted but have"
+    };
+    let text = format!("{} {verb} no effect in this version", options.join(", "));
+    ctx.console.warn_err(&text);
 }
 
 fn usage_error(ctx: &mut Context, error: &UsageError) -> u8 {

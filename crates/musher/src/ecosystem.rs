@@ -12,9 +12,8 @@ mod machine;
 mod outcome;
 mod position;
 
-pub(crate) use dotenv::read as read_env_file;
 pub(crate) use machine::Environment;
-pub(crate) use outcome::{App, CliOverrides, FileOutcome, render, resolve_file, resolve_script};
+pub(crate) use outcome::{App, CliOverrides, render, resolve_file, resolve_script};
 
 use serde_json::{Map, Value};
 use std::io::Read;

@@ -1,14 +1,17 @@
 //! What every command needs: paths, console, parsed line, the connection.
 
+use super::caller::Caller;
 use super::output::{Console, Failure};
 use super::parse::Parsed;
 use super::process::Process;
 use super::table::{self, ListOptions};
 use crate::client::{self, Client};
+use crate::daemon::PM2_VERSION;
 use crate::paths::{Paths, Style};
 use musher_core::id::PmId;
 use musher_core::target::{Candidate, Target, TargetError};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// The world of one command.
 pub(super) struct Context {
@@ -18,10 +21,8 @@ pub(super) struct Context {
     pub(super) console: Console,
     /// The command line.
     pub(super) parsed: Parsed,
-    /// The caller's environment, in order.
-    pub(super) env: Vec<(String, String)>,
-    /// The caller's directory.
-    pub(super) cwd: String,
+    /// The caller's environment and directory.
+    pub(super) caller: Caller,
     /// The connection, once there is one.
     pub(super) client: Option<Client>,
 }
@@ -29,28 +30,29 @@ pub(super) struct Context {
 impl Context {
     /// Returns the value of a variable of the caller, unless it is empty.
     pub(super) fn var(&self, name: &str) -> Option<&str> {
-        let found = self.env.iter().find(|(key, _)| key == name)?;
-        Some(found.1.as_str()).filter(|value| !value.is_empty())
+        self.caller.var(name)
     }
 
     /// Returns the connection to the daemon, which is started if need be.
     pub(super) fn daemon(&mut self) -> Result<&mut Client, Failure> {
         if self.client.is_none() {
-            let discrete = self.var("PM2_DISCRETE_MODE").is_some();
-            let console = &mut self.console;
-            let home = self.paths.home.display().to_string();
+            let (console, caller, paths) = (&mut self.console, &self.caller, &self.paths);
+            let is_discrete = || caller.var("PM2_DISCRETE_MODE").is_some();
             let mut started = false;
-            let client = client::ensure_daemon(&self.paths, &mut || {
+            let client = client::ensure_daemon(paths, &mut || {
                 started = true;
-                if !discrete {
-                    console.err_line(&spawning(console.style, &home));
+                if !is_discrete() {
+                    console.err_line(&spawning(console.style, &paths.home));
                 }
             })?;
-            if started && !discrete {
+            if started && !is_discrete() {
                 let text = daemonized(self.console.style);
                 self.console.err_line(text);
             }
-            self.client = Some(client);
+            let client = self.client.insert(client);
+            if !started && self.console.style == Style::Pm2 {
+                tell_other_version(client, &mut self.console)?;
+            }
         }
         Ok(self.client.as_mut().expect("a connection was just made"))
     }
@@ -82,6 +84,14 @@ impl Context {
 
     /// Prints the table of a list at hand.
     pub(super) fn print_table_of(&mut self, list: &[Value]) {
+        if !self.console.silent {
+            let text = self.table_of(list);
+            self.console.data(&text);
+        }
+    }
+
+    /// Returns the table of a list at hand.
+    pub(super) fn table_of(&self, list: &[Value]) -> String {
         let options = ListOptions {
             width: self.console.width,
             color: self.console.color_out,
@@ -90,10 +100,7 @@ impl Context {
             reasons: self.console.style == Style::Musher,
             now_ms: musher_os::clock::now().wall.0,
         };
-        let text = table::list(list, &options);
-        if !self.console.silent {
-            self.console.data(&text);
-        }
+        table::list(list, &options)
     }
 
     /// Returns the ids a word means, in PM2's order of interpretation.
@@ -112,7 +119,7 @@ impl Context {
                 is_module: process.is_module(),
             })
             .collect();
-        match Target::parse(word, &self.cwd).select(&candidates, &matches) {
+        match Target::parse(word, self.caller.cwd()).select(&candidates, &matches) {
             Ok(ids) => Ok(ids),
             Err(error @ TargetError::NoneFound) => {
                 self.console.warn_err(&error.to_string());
@@ -132,7 +139,28 @@ fn matches(pattern: &str, name: &str) -> Result<bool, String> {
     }
 }
 
-fn spawning(style: Style, home: &str) -> String {
+/// Tells, as PM2 does, that the daemon is of another version. On stderr: what
+/// scripts read is on stdout.
+fn tell_other_version(client: &mut Client, console: &mut Console) -> Result<(), Failure> {
+    let answer = client.read("getVersion", json!({}))?;
+    let theirs = answer.as_str().unwrap_or("unknown");
+    let ours = PM2_VERSION;
+    if theirs == ours {
+        return Ok(());
+    }
+    for line in [
+        ">>>> In-memory PM2 is out-of-date, do:",
+        ">>>> $ pm2 save && pm2 kill && pm2 resurrect",
+    ] {
+        console.err_line(line);
+    }
+    console.err_line(&format!("In memory PM2 version: {theirs}"));
+    console.err_line(&format!("Local PM2 version: {ours}"));
+    Ok(())
+}
+
+fn spawning(style: Style, home: &Path) -> String {
+    let home = home.display();
     match style {
         Style::Pm2 => format!("[PM2] Spawning PM2 daemon with pm2_home={home}"),
         Style::Musher => format!("[musher] Starting the daemon in {home}"),

@@ -1,6 +1,6 @@
 //! A process to PM2's `describe` text. Pure.
 
-use super::boxes::{self, Cell};
+use super::boxes::{self, Cell, Overflow};
 use super::output::{Color, paint};
 use super::process::Process;
 use super::{table, units};
@@ -8,12 +8,18 @@ use crate::paths::Style;
 use musher_core::app::attributes;
 use serde_json::Value;
 
+/// Narrowest column of values: below it, lines are better broken by the
+/// terminal.
+const MIN_VALUE_WIDTH: usize = 12;
+
 /// How to draw a description.
 pub(super) struct DescribeOptions<'a> {
     /// Colours wanted.
     pub(super) color: bool,
     /// Whose command names the hints show.
     pub(super) style: Style,
+    /// Columns of the terminal; `None` for a pipe.
+    pub(super) width: Option<usize>,
     /// Milliseconds since the epoch.
     pub(super) now_ms: i64,
     /// The caller's environment, to compare with.
@@ -117,8 +123,7 @@ fn without_effect(process: Process<'_>) -> Option<(&'static str, String)> {
 
 fn created_at(process: Process<'_>) -> String {
     let created = process.field("created_at").and_then(Value::as_i64);
-    let created = created.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    created.map_or_else(missing, |at| format!("{at:.3}"))
+    created.map_or_else(missing, units::iso)
 }
 
 fn push_metrics(process: Process<'_>, options: &DescribeOptions<'_>, out: &mut String) {
@@ -153,7 +158,8 @@ fn push_env(process: Process<'_>, options: &DescribeOptions<'_>, out: &mut Strin
         let Some(value) = value.as_str() else {
             continue;
         };
-        if value != local && !matches!(key.as_str(), "_" | "PWD" | "OLDPWD" | "SHLVL") {
+        let of_shell = matches!(key.as_str(), "_" | "PWD" | "OLDPWD" | "SHLVL");
+        if value != local && !(of_shell && options.style == Style::Musher) {
             rows.push(vec![
                 (key.clone(), Some(Color::Cyan)),
                 (value.to_owned(), None),
@@ -196,8 +202,15 @@ fn heading(text: &str, options: &DescribeOptions<'_>, out: &mut String) {
 }
 
 fn push_table(rows: Vec<Vec<Cell>>, options: &DescribeOptions<'_>, out: &mut String) {
-    let widths = boxes::fitting(&rows);
-    out.push_str(&boxes::draw(&widths, &[], &rows, options.color));
+    let mut widths = boxes::fitting(&rows);
+    let limit = options.width.filter(|_| options.style == Style::Musher);
+    if let (Some(limit), [others @ .., last]) = (limit, widths.as_mut_slice()) {
+        // Both ends and one bar after each column before the last.
+        let used = others.iter().sum::<usize>() + others.len() + 2;
+        *last = (*last).min(limit.saturating_sub(used).max(MIN_VALUE_WIDTH));
+    }
+    let text = boxes::draw(&widths, &[], &rows, Overflow::Wrap, options.color);
+    out.push_str(&text);
 }
 
 fn array<'a>(process: Process<'a>, key: &str) -> impl Iterator<Item = &'a Value> {
@@ -238,12 +251,12 @@ mod tests {
     #[test]
     fn rows_come_in_the_order_of_pm2_with_the_optional_ones_in_place() {
         let process = json!({
-            "pid": 1, "name": "bb", "pm_id": 0,
+            "pid": 1, "name": "bb", "pm_id": 0, "reason": "exit 1",
             "pm2_env": {
                 "name": "bb", "status": "errored", "namespace": "foo", "args": ["a1", "b2"],
                 "node_args": [], "max_memory_restart": 209_715_200, "restart_time": 1,
                 "created_at": 1_795_374_952_432_i64, "env": {"NODE_ENV": "test"},
-                "axm_actions": [{"action_name": "km:heapdump"}], "reason": "exit 1",
+                "axm_actions": [{"action_name": "km:heapdump"}],
                 "axm_monitor": {"Heap Size": {"value": "6.23", "unit": "MiB"}}, "listen": [80],
             },
         });
@@ -252,6 +265,7 @@ mod tests {
             &DescribeOptions {
                 color: false,
                 style: Style::Pm2,
+                width: None,
                 now_ms: 0,
                 local_env: &[],
             },

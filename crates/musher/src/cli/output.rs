@@ -5,6 +5,7 @@
 
 use crate::paths::Style;
 use std::io::Write;
+use std::os::fd::AsFd;
 
 /// A colour of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(super) enum Color {
     Dim,
     /// Headings.
     Bold,
+    /// Headings of columns: bold and cyan, as PM2's.
+    Heading,
 }
 
 /// Why a command failed.
@@ -70,10 +73,10 @@ pub(super) fn paint(text: &str, color: Color, on: bool) -> String {
         Color::Red => 31,
         Color::Blue => 34,
         Color::Dim => 90,
-        Color::Bold => 1,
+        Color::Bold => return format!("\u{1b}[1m{text}\u{1b}[22m"),
+        Color::Heading => return format!("\u{1b}[1m\u{1b}[36m{text}\u{1b}[39m\u{1b}[22m"),
     };
-    let end = if color == Color::Bold { 22 } else { 39 };
-    format!("\u{1b}[{code}m{text}\u{1b}[{end}m")
+    format!("\u{1b}[{code}m{text}\u{1b}[39m")
 }
 
 /// Decides on colours: `NO_COLOR`, `FORCE_COLOR=0` and `TERM=dumb` turn them
@@ -88,6 +91,12 @@ pub(super) fn wants_color(is_terminal: bool, var: impl Fn(&str) -> Option<String
         Some(_) => true,
         None => is_terminal && set("TERM").as_deref() != Some("dumb"),
     }
+}
+
+/// Returns the columns of a terminal; `None` for anything else.
+pub(super) fn terminal_width(stream: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
 impl Console {

@@ -76,6 +76,16 @@ pub(super) fn parse(argv: &[String]) -> Result<Parsed, UsageError> {
     let dashes = argv.iter().position(|word| word == "--");
     let before = &argv[..dashes.unwrap_or(argv.len())];
     let rest = dashes.map(|at| argv[at + 1..].to_vec());
+    if before.iter().all(|word| !is_option(word)) {
+        // The common case, in which building the grammar is most of the work.
+        let mut words = before.iter().cloned();
+        return Ok(Parsed {
+            verb: words.next(),
+            operands: words.collect(),
+            rest,
+            ..Parsed::default()
+        });
+    }
     let matches = grammar()
         .try_get_matches_from(before)
         .map_err(|error| usage_error(&error, before))?;
@@ -92,6 +102,11 @@ pub(super) fn parse(argv: &[String]) -> Result<Parsed, UsageError> {
     collect_options(&matches, &mut parsed);
     collect_attributes(&matches, &mut parsed);
     Ok(parsed)
+}
+
+/// Returns true for what may be an option; a single dash is stdin.
+fn is_option(word: &str) -> bool {
+    word.starts_with('-') && word.len() > 1
 }
 
 /// Checks options and operands against the verb.

@@ -3,7 +3,7 @@
 //! Pure: JSON, width and time in, text out. The widest layout that fits is
 //! taken; without a terminal the full one.
 
-use super::boxes::{self, Cell};
+use super::boxes::{self, Cell, Overflow};
 use super::output::{Color, paint};
 use super::process::Process;
 use super::units;
@@ -13,6 +13,8 @@ use unicode_width::UnicodeWidthStr;
 
 /// Widest name column.
 const MAX_NAME_WIDTH: usize = 40;
+/// Problems told below the table.
+const MAX_PROBLEMS: usize = 5;
 /// Name column of an empty list.
 const EMPTY_NAME_WIDTH: usize = 11;
 
@@ -207,7 +209,7 @@ fn table(processes: &[Process<'_>], layout: Layout, options: &ListOptions) -> St
                 .collect()
         })
         .collect();
-    boxes::draw(&layout.widths, &header, &rows, options.color)
+    boxes::draw(&layout.widths, &header, &rows, Overflow::Cut, options.color)
 }
 
 fn cell(column: Column, process: Process<'_>, now_ms: i64) -> Cell {
@@ -273,27 +275,53 @@ fn name(process: Process<'_>) -> String {
     format!("{traced}{monitored}{}", process.name())
 }
 
+/// Writes what is wrong and which commands tell more: processes of one name
+/// with one reason share a line.
 fn push_problems(processes: &[Process<'_>], options: &ListOptions, out: &mut String) {
-    let wrong: Vec<String> = processes
-        .iter()
-        .filter(|process| matches!(process.status(), "errored" | "waiting restart"))
-        .filter_map(|process| {
-            let reason = process.reason()?;
-            Some(format!("{} ({}) {reason}", process.name(), process.id()))
-        })
-        .collect();
-    if wrong.is_empty() {
-        return;
+    let mut problems: Vec<(&str, &str, Vec<String>)> = Vec::new();
+    for process in processes {
+        let (name, id) = (process.name(), process.id().to_string());
+        let Some(reason) = process.reason() else {
+            continue;
+        };
+        if !matches!(process.status(), "errored" | "waiting restart") {
+            continue;
+        }
+        match problems
+            .iter_mut()
+            .find(|found| (found.0, found.1) == (name, reason))
+        {
+            Some((_, _, ids)) => ids.push(id),
+            None => problems.push((name, reason, vec![id])),
+        }
     }
-    let noun = if wrong.len() > 1 {
-        "problems"
-    } else {
-        "problem"
-    };
-    let text = format!("{} {noun}: {}", wrong.len(), wrong.join("; "));
-    let (text, _) = boxes::cut(&text, options.width.unwrap_or(usize::MAX));
-    out.push_str(&paint(&text, Color::Red, options.color));
-    out.push('\n');
+    let limit = options.width.unwrap_or(usize::MAX);
+    for (name, reason, ids) in problems.iter().take(MAX_PROBLEMS) {
+        let text = boxes::printable(&format!("{name} ({}): {reason}", ids.join(", ")));
+        let n_columns = text.width().min(limit);
+        out.push_str(&paint(
+            &boxes::cut(&text, n_columns),
+            Color::Red,
+            options.color,
+        ));
+        let word = word(name);
+        out.push_str(&format!(
+            "\n  see: musher logs {word}, musher describe {word}\n"
+        ));
+    }
+    let n_hidden = problems.len().saturating_sub(MAX_PROBLEMS);
+    if n_hidden > 0 {
+        out.push_str(&format!("and {n_hidden} more: musher list --sort status\n"));
+    }
+}
+
+/// Returns a name as a word of a shell.
+fn word(name: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_.:@/+".contains(letter);
+    if name.chars().all(is_plain) && !name.starts_with('-') {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', "'\\''"))
 }
 
 fn sort(processes: &mut [Process<'_>], order: &str) {

@@ -22,8 +22,8 @@ fn process(id: u32, name: &str, status: &str) -> Value {
             "name": name, "pm_id": id, "namespace": "foo", "version": "N/A",
             "exec_mode": "cluster_mode", "status": status, "pm_uptime": 880_000,
             "restart_time": 1, "username": "root", "watch": false,
-            "reason": "exit 1, 16 times in 9 s",
         },
+        "reason": "exit 1, 16 times in 9 s",
     })
 }
 
@@ -62,7 +62,8 @@ fn no_line_is_wider_than_the_terminal_and_layouts_follow_the_width() {
         options.reasons = true;
         let text = super::list(&list, &options);
         for line in text.lines() {
-            assert!(line.width() <= width, "{width}: {line}");
+            let is_hint = line.starts_with("  see: ");
+            assert!(is_hint || line.width() <= width, "{width}: {line}");
         }
     }
     let small = [process(0, "api", "online")];
@@ -84,13 +85,42 @@ fn pipes_get_no_escapes_and_terminals_do() {
 }
 
 #[test]
-fn problems_are_told_below_the_table() {
-    let list = [process(0, "api", "errored"), process(1, "web", "online")];
+fn problems_are_told_below_the_table_with_the_next_command() {
+    let list = [
+        process(0, "api", "errored"),
+        process(1, "api", "errored"),
+        process(2, "web", "online"),
+        process(3, "it's me", "waiting restart"),
+    ];
     let mut options = options(None);
     options.reasons = true;
     let text = super::list(&list, &options);
+    let expected = "
+api (0, 1): exit 1, 16 times in 9 s
+  see: musher logs api, musher describe api
+it's me (3): exit 1, 16 times in 9 s
+  see: musher logs 'it'\\''s me', musher describe 'it'\\''s me'
+";
+    assert!(text.ends_with(expected), "{text}");
+    options.width = Some(30);
+    let text = super::list(&list, &options);
     assert!(
-        text.ends_with("\n1 problem: api (0) exit 1, 16 times in 9 s\n"),
+        text.contains("\napi (0, 1): exit 1, 16 times …\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn of_many_problems_the_first_are_told_and_the_rest_counted() {
+    let list: Vec<Value> = (0..25)
+        .map(|id| process(id, &format!("app-{id:02}"), "errored"))
+        .collect();
+    let mut options = options(None);
+    options.reasons = true;
+    let text = super::list(&list, &options);
+    assert_eq!(text.matches("see: musher logs").count(), MAX_PROBLEMS);
+    assert!(
+        text.ends_with("and 20 more: musher list --sort status\n"),
         "{text}"
     );
 }

@@ -1,6 +1,8 @@
 //! Verbs end to end against a daemon that answers with canned JSON.
 
+use super::caller::Caller;
 use super::*;
+use crate::daemon::PM2_VERSION;
 use bytes::BytesMut;
 use musher_core::wire::{amp, axon};
 use serde_json::{Value, json};
@@ -101,8 +103,10 @@ impl World {
                 width: None,
             },
             parsed: Parsed::default(),
-            env: vec![("SHELL_VAR".to_owned(), "1".to_owned())],
-            cwd: home.display().to_string(),
+            caller: Caller::fake(
+                vec![("SHELL_VAR".to_owned(), "1".to_owned())],
+                home.display().to_string(),
+            ),
             client: None,
         };
         let code = run(&mut ctx, &argv);
@@ -128,11 +132,15 @@ fn serve(mut stream: UnixStream, answer: Answer, calls: &Mutex<Vec<(String, Valu
             let request = axon::request(&args).unwrap();
             let method = request.body["method"].as_str().unwrap().to_owned();
             let argument = request.body["args"][0].clone();
-            calls
-                .lock()
-                .unwrap()
-                .push((method.clone(), argument.clone()));
-            let body = match answer(&method, &argument) {
+            let answered = match answer(&method, &argument) {
+                // Asked before every command; of interest to few tests.
+                Ok(Value::Null) if method == "getVersion" => Ok(json!(PM2_VERSION)),
+                answered => {
+                    calls.lock().unwrap().push((method, argument));
+                    answered
+                }
+            };
+            let body = match answered {
                 Ok(value) => json!({"args": [value]}),
                 Err(text) => json!({"error": text}),
             };
@@ -558,4 +566,41 @@ fn kill_deletes_everything_and_waits_for_the_end() {
         ran.err
     );
     assert_eq!(ran.code, 0);
+}
+
+#[test]
+fn a_daemon_of_another_version_is_told_on_stderr_as_pm2_only() {
+    fn old(method: &str, argument: &Value) -> Result<Value, String> {
+        match method {
+            "getVersion" => Ok(json!("5.4.3")),
+            _ => three(method, argument),
+        }
+    }
+    let mut world = world(old);
+    let ran = world.run("jlist");
+    assert!(ran.out.starts_with('['), "{}", ran.out);
+    assert!(
+        ran.err.contains("In memory PM2 version: 5.4.3\n"),
+        "{}",
+        ran.err
+    );
+    world.style = Style::Musher;
+    assert_eq!(world.run("jlist").err, "");
+}
+
+#[test]
+fn options_without_an_effect_are_told_once() {
+    let world = world(three);
+    for line in [
+        "restart web --watch",
+        "restart web --watch --watch src",
+        "restart web --watch --ignore-watch node_modules",
+    ] {
+        let ran = world.run(line);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let n_told = ran.err.matches("no effect in this version").count();
+        assert_eq!(n_told, 1, "{line}: {}", ran.err);
+    }
+    assert_eq!(world.run("list --watch").err, "");
+    assert_eq!(world.run("stop web").err, "");
 }

@@ -43,7 +43,7 @@ pub(super) fn changes(ctx: &mut Context) -> Result<Value, Failure> {
         conf.insert("args".to_owned(), rest.clone().into());
     }
     let mut env = if ctx.parsed.has("update-env") {
-        environment(&ctx.env)
+        environment(ctx.caller.env())
     } else {
         Map::new()
     };
@@ -55,7 +55,7 @@ pub(super) fn changes(ctx: &mut Context) -> Result<Value, Failure> {
 /// the caller's environment if it declares none, and all its attributes.
 pub(super) fn file_changes(ctx: &Context, app: &Resolved) -> Value {
     let mut env = if app.env.is_empty() || ctx.parsed.has("update-env") {
-        environment(&ctx.env)
+        environment(ctx.caller.env())
     } else {
         Map::new()
     };

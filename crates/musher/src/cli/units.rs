@@ -1,9 +1,11 @@
-//! Bytes and spans as PM2 prints them.
+//! Bytes, spans and instants as PM2 prints them.
+
+use musher_core::log::Civil;
 
 /// PM2 changes to the larger unit only from two of it on.
 const MIN_OF_UNIT: i64 = 2;
 
-/// Returns a size like `48.3mb`; 1024-based, at most one decimal.
+/// Returns a size like `48.3mb`; 1024-based, one decimal unless it is whole.
 pub(super) fn bytes(n: f64) -> String {
     let mut size = n;
     let mut unit = "b";
@@ -14,13 +16,24 @@ pub(super) fn bytes(n: f64) -> String {
         size /= 1024.0;
         unit = larger;
     }
-    format!("{}{unit}", decimal(size))
+    if size.fract() == 0.0 {
+        return format!("{size}{unit}");
+    }
+    format!("{size:.1}{unit}")
 }
 
 /// Returns a number with one decimal, or none if that is zero.
 pub(super) fn decimal(n: f64) -> String {
     let text = format!("{n:.1}");
     text.strip_suffix(".0").unwrap_or(&text).to_owned()
+}
+
+/// Returns an instant, milliseconds since the epoch, as JavaScript's
+/// `toISOString` does.
+pub(super) fn iso(ms: i64) -> String {
+    let mut out = Vec::new();
+    Civil::at(ms, 0).write_iso(&mut out);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Returns a span in milliseconds like `119s`, `2m`, `47h`, `2D`.
@@ -52,6 +65,7 @@ mod tests {
             (1023.0, "1023b"),
             (50_646_220.0, "48.3mb"),
             (54_525_952.0, "52mb"),
+            (53_452_800.0, "51.0mb"),
         ] {
             assert_eq!(bytes(n), expected);
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ecosystem::outcome::FileOutcome;
 use musher_core::app::attributes::Severity;
 use serde_json::json;
 

@@ -38,13 +38,13 @@ pub(in crate::cli) fn restart_target(
     target: &str,
     method: &'static str,
 ) -> Result<(), Failure> {
-    if !ctx.parsed.has("update-env") {
-        ctx.console
-            .line("Use --update-env to update environment variables");
-    }
     if ctx.parsed.has("env") {
         let text = "Using --env [env] without passing the ecosystem.config.js does not work";
         return Err(Failure::Error(text.to_owned()));
+    }
+    if !ctx.parsed.has("update-env") {
+        ctx.console
+            .line("Use --update-env to update environment variables");
     }
     let env = typed::changes(ctx)?;
     let list = ctx.list()?;

@@ -22,8 +22,9 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     let options = DescribeOptions {
         color: ctx.console.color_out,
         style: ctx.console.style,
+        width: ctx.console.width,
         now_ms: musher_os::clock::now().wall.0,
-        local_env: &ctx.env,
+        local_env: ctx.caller.env(),
     };
     let text: String = found
         .iter()

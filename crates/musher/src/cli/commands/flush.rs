@@ -16,7 +16,6 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
         ctx.console.say(&format!("Flushing {log}"));
         truncate(&log)?;
     }
-    ctx.console.say("Flushing:");
     for process in list.iter().map(Process) {
         let id = process.id().to_string();
         let is_meant = target
@@ -25,6 +24,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
         if !is_meant {
             continue;
         }
+        ctx.console.say("Flushing:");
         for key in ["pm_out_log_path", "pm_err_log_path", "pm_log_path"] {
             let Some(path) = process.text(key).filter(|path| is_file(path)) else {
                 continue;

@@ -1,14 +1,35 @@
 //! `list`, `jlist`, `prettylist`.
 
 use crate::cli::context::Context;
+use crate::cli::output::terminal_width;
 use crate::cli::verbs::Outcome;
 use musher_core::wire::inspect::inspect;
 use serde_json::Value;
+use std::time::Duration;
 
-/// Prints the process table.
+/// Time between two drawings, as PM2's.
+const REDRAW: Duration = Duration::from_millis(900);
+
+/// Prints the process table; with `--watch` on a terminal, again and again.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
+    if ctx.parsed.attributes.contains_key("watch") && ctx.console.width.is_some() {
+        loop {
+            let list = ctx.list()?;
+            ctx.console.width = terminal_width(&std::io::stdout());
+            let screen = screen(&ctx.table_of(&list));
+            ctx.console.data(&screen);
+            std::thread::sleep(REDRAW);
+        }
+    }
     ctx.print_table()?;
     Ok(0)
+}
+
+/// Returns what draws a text over the last one: cursor home, each line cleared
+/// to its end, and the rest of the screen.
+fn screen(text: &str) -> String {
+    let lines = text.replace('\n', "\u{1b}[K\n");
+    format!("\u{1b}[H{lines}\u{1b}[J")
 }
 
 /// Prints the list as one line of JSON, without a newline.
@@ -23,4 +44,14 @@ pub(in crate::cli) fn prettylist(ctx: &mut Context) -> Outcome {
     let list = ctx.list()?;
     ctx.console.data(&inspect(&Value::Array(list)));
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_leaves_nothing_of_the_last_one() {
+        assert_eq!(screen("a\nb\n"), "\u{1b}[Ha\u{1b}[K\nb\u{1b}[K\n\u{1b}[J");
+    }
 }

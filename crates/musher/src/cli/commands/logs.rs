@@ -3,10 +3,14 @@
 use crate::cli::context::Context;
 use crate::cli::output::{Color, Failure, paint};
 use crate::cli::process::Process;
+use crate::cli::units::iso;
 use crate::cli::verbs::Outcome;
 use crate::client::{RpcError, Subscriber};
 use crate::logfile::{self, TailBlock};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use musher_core::id::PmId;
+use musher_core::log::{Civil, DateFormat};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +21,12 @@ const N_LINES: usize = 15;
 /// Columns of the label at least; it grows with the longest one seen.
 const MIN_LABEL_WIDTH: usize = 9;
 
+/// Time before each line with `--timestamp`.
+const TIMESTAMP: &str = "YYYY-MM-DD-HH:mm:ss";
+
+/// Time of the lines of `--format`.
+const FORMAT_TIMESTAMP: &str = "YYYY-MM-DD-HH:mm:ssZZ";
+
 /// How long one wait for an event may take before it is begun again.
 const WAIT: Duration = Duration::from_secs(3600);
 
@@ -26,6 +36,13 @@ struct Selection {
     ids: Option<Vec<PmId>>,
     /// The daemon's own log is meant.
     daemon: bool,
+}
+
+/// How lines that come are shown.
+struct LineStyle {
+    stamp: Stamp,
+    /// Columns of the label; it grows.
+    label_width: usize,
 }
 
 /// Prints the tails, then follows.
@@ -165,7 +182,15 @@ fn print_block(
 
 /// Follows the bus until the daemon ends or the reader goes away.
 fn stream(ctx: &mut Context, mut subscriber: Subscriber, selection: &Selection) -> Outcome {
-    let mut label_width = MIN_LABEL_WIDTH;
+    let format = match ctx.parsed.value("timestamp") {
+        _ if ctx.parsed.has("format") => FORMAT_TIMESTAMP,
+        Some(format) => format,
+        None => TIMESTAMP,
+    };
+    let mut line_style = LineStyle {
+        stamp: Stamp::new(format),
+        label_width: MIN_LABEL_WIDTH,
+    };
     loop {
         let event = match subscriber.next(WAIT) {
             Ok(event) => event,
@@ -177,13 +202,13 @@ fn stream(ctx: &mut Context, mut subscriber: Subscriber, selection: &Selection) 
         };
         match name.as_str() {
             "log:out" if !ctx.parsed.has("err") => {
-                print_event(ctx, selection, "out", &payload, &mut label_width);
+                print_event(ctx, selection, "out", &payload, &mut line_style);
             }
             "log:err" if !ctx.parsed.has("out") => {
-                print_event(ctx, selection, "err", &payload, &mut label_width);
+                print_event(ctx, selection, "err", &payload, &mut line_style);
             }
             "log:PM2" if selection.daemon => {
-                print_event(ctx, selection, "PM2", &payload, &mut label_width);
+                print_event(ctx, selection, "PM2", &payload, &mut line_style);
             }
             "process:event" if ctx.parsed.has("json") => print_process_event(ctx, &payload),
             "pm2:kill" => return Ok(0),
@@ -197,7 +222,7 @@ fn print_event(
     selection: &Selection,
     kind: &str,
     packet: &Value,
-    label_width: &mut usize,
+    line_style: &mut LineStyle,
 ) {
     let process = packet.get("process").unwrap_or(&Value::Null);
     let id = process.get("pm_id").unwrap_or(&Value::Null);
@@ -225,9 +250,9 @@ fn print_event(
         });
         return ctx.console.data(&format!("{record}\n"));
     }
-    *label_width = (*label_width).max(label.chars().count() + 1);
+    line_style.label_width = line_style.label_width.max(label.chars().count() + 1);
     for line in text.lines() {
-        let line = decorate(ctx, kind, &label, *label_width, line, at);
+        let line = decorate(ctx, kind, &label, line_style, line, at);
         if ctx.parsed.has("raw") && kind == "err" {
             ctx.console.err_line(&line);
         } else {
@@ -236,14 +261,21 @@ fn print_event(
     }
 }
 
-fn decorate(ctx: &Context, kind: &str, label: &str, width: usize, line: &str, at: i64) -> String {
+fn decorate(
+    ctx: &Context,
+    kind: &str,
+    label: &str,
+    style: &LineStyle,
+    line: &str,
+    at: i64,
+) -> String {
     if ctx.parsed.has("raw") {
         return line.to_owned();
     }
     if ctx.parsed.has("format") {
         let (id, app) = label.split_once('|').unwrap_or(("PM2", "pm2"));
         let kind = if kind == "err" { "error" } else { kind };
-        let time = time(at, "%Y-%m-%d-%H:%M:%S%z");
+        let time = style.stamp.text(at);
         return format!("timestamp={time} app={app} id={id} type={kind} message={line}");
     }
     let color = if kind == "err" {
@@ -251,6 +283,7 @@ fn decorate(ctx: &Context, kind: &str, label: &str, width: usize, line: &str, at
     } else {
         Color::Green
     };
+    let width = style.label_width;
     let label = paint(&format!("{label:<width$}| "), color, ctx.console.color_out);
     let line = match ctx.parsed.value("highlight") {
         Some(word) if ctx.console.color_out && !word.is_empty() => {
@@ -259,12 +292,8 @@ fn decorate(ctx: &Context, kind: &str, label: &str, width: usize, line: &str, at
         Some(_) | None => line.to_owned(),
     };
     if ctx.parsed.has("timestamp") {
-        let now = musher_os::clock::now().wall.0;
-        let format = ctx
-            .parsed
-            .value("timestamp")
-            .map_or("%Y-%m-%d-%H:%M:%S".to_owned(), strftime);
-        return format!("{} {label}{line}", time(now, &format));
+        let now = style.stamp.text(musher_os::clock::now().wall.0);
+        return format!("{now} {label}{line}");
     }
     format!("{label}{line}")
 }
@@ -281,33 +310,49 @@ fn print_process_event(ctx: &mut Context, packet: &Value) {
     ctx.console.data(&format!("{record}\n"));
 }
 
-/// Returns the strftime format of the common day.js tokens.
-fn strftime(format: &str) -> String {
-    let mut text = format.replace('%', "%%");
-    for (token, directive) in [
-        ("YYYY", "%Y"),
-        ("MM", "%m"),
-        ("DD", "%d"),
-        ("HH", "%H"),
-        ("mm", "%M"),
-        ("ss", "%S"),
-        ("SSS", "%3f"),
-    ] {
-        text = text.replace(token, directive);
-    }
-    text
+/// Writes times for people, in the zone of the system.
+struct Stamp {
+    format: DateFormat,
+    zone: TimeZone,
 }
 
-fn time(ms: i64, format: &str) -> String {
-    match jiff::Timestamp::from_millisecond(ms) {
-        Ok(at) => {
-            let zoned = at.to_zoned(jiff::tz::TimeZone::system());
-            jiff::fmt::strtime::format(format, &zoned).unwrap_or_else(|_| at.to_string())
+impl Stamp {
+    fn new(format: &str) -> Stamp {
+        Stamp {
+            format: DateFormat::parse(format),
+            zone: TimeZone::system(),
         }
-        Err(_) => String::new(),
+    }
+
+    fn text(&self, ms: i64) -> String {
+        let offset = Timestamp::from_millisecond(ms)
+            .map_or(0, |instant| self.zone.to_offset(instant).seconds());
+        let mut out = Vec::new();
+        self.format.write(&Civil::at(ms, offset), &mut out);
+        String::from_utf8_lossy(&out).into_owned()
     }
 }
 
-fn iso(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_every_token_of_day_js() {
+        for (format, expected) in [
+            (TIMESTAMP, "2026-11-22-19:15:52"),
+            (FORMAT_TIMESTAMP, "2026-11-22-19:15:52+0000"),
+            (
+                "ddd D MMM YY h:m:s.SSS a [UTC]Z",
+                "Sun 22 Nov 26 7:15:52.432 pm UTC+00:00",
+            ),
+            ("HH:mm 100%", "19:15 100%"),
+        ] {
+            let stamp = Stamp {
+                zone: TimeZone::UTC,
+                ..Stamp::new(format)
+            };
+            assert_eq!(stamp.text(1_795_374_952_432), expected, "{format}");
+        }
+    }
 }

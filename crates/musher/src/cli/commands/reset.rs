@@ -4,6 +4,7 @@ use crate::cli::context::Context;
 use crate::cli::output::Failure;
 use crate::cli::process::Process;
 use crate::cli::verbs::Outcome;
+use crate::paths::Style;
 use musher_core::id::PmId;
 use serde_json::{Value, json};
 
@@ -13,7 +14,13 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     let target = ctx.parsed.operands[0].clone();
     let ids = ids(&list, &target);
     if ids.is_empty() {
-        return Err(Failure::Error("Unknown process name".to_owned()));
+        let text = "Unknown process name";
+        if ctx.console.style == Style::Pm2 {
+            // PM2 says it without its prefix.
+            ctx.console.err_line(text);
+            return Err(Failure::Told);
+        }
+        return Err(Failure::Error(format!("{text}: {target}")));
     }
     for id in ids {
         ctx.console

@@ -18,7 +18,7 @@ const DEFAULT_FILE: &str = "ecosystem.config.js";
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     let mut targets = ctx.parsed.operands.clone();
     if targets.is_empty() {
-        let found = ecosystem::find_default(Path::new(&ctx.cwd));
+        let found = ecosystem::find_default(Path::new(ctx.caller.cwd()));
         let found = found.map_or(DEFAULT_FILE.to_owned(), |path| path.display().to_string());
         targets.push(found);
     }
@@ -145,7 +145,7 @@ fn is_known(ctx: &Context, list: &[Value], target: &str) -> bool {
     if target.contains('/') || Path::new(target).extension().is_some() {
         return false;
     }
-    let path = Path::new(&ctx.cwd).join(target);
+    let path = Path::new(ctx.caller.cwd()).join(target);
     let is_meant = |process: Process<'_>| {
         process.name() == target
             || process.namespace() == target
