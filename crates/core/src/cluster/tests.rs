@@ -379,3 +379,39 @@ fn a_random_port_is_recognised_by_what_it_became() {
         }]
     );
 }
+
+#[test]
+fn sockets_of_slots_that_left_under_a_former_daemon_go_with_the_last_server() {
+    let mut primary = Primary::new(TAKEOVER_SEQ);
+    let endpoint = Endpoint {
+        address: None,
+        port: 80,
+        kind: Kind::Tcp4,
+        index: 0,
+    };
+    let mut out = Vec::new();
+    let sockets: Vec<_> = (0..2)
+        .map(|slot| {
+            let options = SocketOptions::default();
+            primary.restore_socket(app(), slot, endpoint.clone(), options, None)
+        })
+        .collect();
+    let (run, keys) = (Incarnation(7), [endpoint.key()]);
+    let (even, worker) = (Balance::Even, Channel::Worker);
+    primary.restore_worker(run, app(), 1, even, worker, &keys, Mono(0), &mut out);
+    primary.keep_slots(&app(), &[1], &mut out);
+    let adopted = ClusterAction::Watch {
+        socket: sockets[0],
+        on: true,
+    };
+    assert_eq!(out, [adopted], "slot 0 is served, nothing is closed");
+    out.clear();
+    let closed = FromWorker::Close(endpoint.key());
+    primary.on_message(run, closed, false, Mono(1), &mut out);
+    let ended = |socket| ClusterAction::EndSocket { socket };
+    let ends: Vec<_> = out
+        .into_iter()
+        .filter(|a| !matches!(a, ClusterAction::Watch { .. }))
+        .collect();
+    assert_eq!(ends, [ended(sockets[0]), ended(sockets[1])]);
+}

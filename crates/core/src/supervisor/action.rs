@@ -60,7 +60,7 @@ pub enum Action {
     Slots {
         /// Name and namespace of the app.
         app: AppKey,
-        /// Slots that have a process which is up or meant to be, ascending.
+        /// Slots that have a process or are going to have one, ascending.
         live: Vec<u32>,
     },
     /// Publish a process event on the bus.

@@ -272,6 +272,28 @@ fn a_stopped_app_frees_its_port_and_starts_again() {
 }
 
 #[test]
+fn an_app_that_is_given_up_frees_its_port() {
+    let musher = Musher::new();
+    let port = free_port();
+    let script = musher.write(
+        "app.js",
+        "require('http').createServer().listen(process.env.PORT, '127.0.0.1', \
+         () => setTimeout(() => process.exit(1), 50))",
+    );
+    let config = format!(
+        "module.exports = {{ apps: [{{ name: 'api', script: '{}', instances: 2, \
+         max_restarts: 1, env: {{ PORT: {port} }} }}] }};",
+        script.display()
+    );
+    let path = musher.write("ecosystem.config.js", &config);
+    musher.ok(&["start", path.to_str().expect("a path")]);
+    musher.wait_status("api", 2, "errored");
+    musher.wait("a free port", || {
+        std::net::TcpListener::bind(("127.0.0.1", port)).ok()
+    });
+}
+
+#[test]
 fn the_named_environment_is_applied_and_instances_are_numbered() {
     let musher = Musher::new();
     let port = free_port();

@@ -52,6 +52,7 @@ struct FakeWorker {
     told: Vec<AppMessage>,
     refusing: bool,
     leaving: bool,
+    detached: bool,
     seq: u64,
     last_seen_seq: Option<u64>,
 }
@@ -161,6 +162,9 @@ impl World {
         worker.seq += 1;
         let seq = worker.seq;
         worker.asked.insert(seq, port);
+        if worker.detached {
+            self.deliberate.insert(port);
+        }
         self.answers.insert((run, seq), 0);
         let query = Query {
             seq,
@@ -324,8 +328,10 @@ impl World {
 
     pub(super) fn detach(&mut self, run: Incarnation) {
         let now = self.now;
-        // What it closes from here on counts as its successor's decision.
-        self.deliberate.extend(self.workers[&run].open.keys());
+        // What it asked for or will ask for counts as its successor's decision.
+        let worker = self.workers.get_mut(&run).unwrap();
+        worker.detached = true;
+        self.deliberate.extend(worker.asked.values());
         self.decide(|primary, out| primary.detach(run, now, out));
     }
 
