@@ -122,6 +122,11 @@ fn run(ctx: &mut Context, argv: &[String]) -> u8 {
             ctx.console.error(&text);
             1
         }
+        Err(Failure::Helped { text, help }) => {
+            ctx.console.error(&text);
+            ctx.console.help(&help);
+            1
+        }
     }
 }
 

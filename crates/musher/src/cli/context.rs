@@ -1,7 +1,7 @@
 //! What every command needs: paths, console, parsed line, the connection.
 
 use super::caller::Caller;
-use super::output::{Console, Failure};
+use super::output::{Console, Failure, SEE_LIST};
 use super::parse::Parsed;
 use super::process::Process;
 use super::table::{self, ListOptions};
@@ -60,7 +60,7 @@ impl Context {
     /// Returns the connection if a daemon runs; never starts one.
     pub(super) fn running_daemon(&mut self) -> Result<Option<&mut Client>, Failure> {
         if self.client.is_none() {
-            self.client = Client::connect(&self.paths)?;
+            self.client = client::connect(&self.paths)?;
         }
         Ok(self.client.as_mut())
     }
@@ -123,11 +123,11 @@ impl Context {
             Ok(ids) => Ok(ids),
             Err(error @ TargetError::NoneFound) => {
                 self.console.warn_err(&error.to_string());
+                self.console.help(SEE_LIST);
                 Err(Failure::Told)
             }
-            Err(error @ (TargetError::NotFound(_) | TargetError::BadRegex { .. })) => {
-                Err(error.into())
-            }
+            Err(error @ TargetError::NotFound(_)) => Err(Failure::unlisted(error.to_string())),
+            Err(error @ TargetError::BadRegex { .. }) => Err(error.into()),
         }
     }
 }

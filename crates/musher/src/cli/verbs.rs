@@ -256,7 +256,7 @@ pub(super) const VERBS: &[Verb] = &[
     verb(
         "config",
         "check <file>",
-        1,
+        0,
         "check a config file",
         commands::config::run,
     ),

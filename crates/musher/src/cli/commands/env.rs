@@ -40,9 +40,8 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
         .map(Process)
         .find(|process| process.id().to_string() == wanted);
     let Some(process) = found else {
-        return Err(Failure::Error(format!(
-            "Modules with id {wanted} not found"
-        )));
+        let text = format!("Modules with id {wanted} not found");
+        return Err(Failure::unlisted(text));
     };
     let Some(fields) = process.0.get("pm2_env").and_then(Value::as_object) else {
         return Ok(0);

@@ -90,7 +90,7 @@ fn selection(ctx: &mut Context, list: &[Value], target: &str) -> Result<Selectio
             let is_listed = |id: &PmId| list.iter().any(|process| Process(process).id() == *id);
             if !ids.iter().all(is_listed) {
                 let text = format!("Process or Namespace {target} not found");
-                return Err(Failure::Error(text));
+                return Err(Failure::unlisted(text));
             }
             Ok(Selection {
                 ids: Some(ids),
