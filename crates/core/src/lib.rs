@@ -10,11 +10,27 @@
 //! Direction of imports: `id, time, exit <- app <- supervisor <- view <- wire`,
 //! and `cluster` beside `supervisor`.
 
+/// Whether a bug is planted: `false`, except in the tests of this crate.
+#[cfg(not(feature = "mutants"))]
+macro_rules! planted {
+    ($mutant:ident) => {
+        false
+    };
+}
+#[cfg(feature = "mutants")]
+macro_rules! planted {
+    ($mutant:ident) => {
+        $crate::mutant::is_planted($crate::mutant::Mutant::$mutant)
+    };
+}
+
 pub mod app;
 pub mod cluster;
 pub mod exit;
 pub mod id;
 pub mod log;
+#[cfg(feature = "mutants")]
+pub mod mutant;
 pub mod supervisor;
 pub mod target;
 pub mod time;

@@ -8,6 +8,7 @@
 pub mod action;
 pub mod event;
 pub mod instances;
+pub mod ladder;
 pub mod lifecycle;
 pub mod plan;
 pub mod process;
@@ -32,6 +33,7 @@ use crate::view::ProcessView;
 use lifecycle::Ctx;
 use replies::Requests;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The longest sleep of the loop, so that a jump of the wall clock is noticed
 /// by cron within this time.
@@ -60,6 +62,19 @@ pub struct Ids {
     owners: BTreeMap<Incarnation, PmId>,
 }
 
+/// How far the daemon's own end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It serves.
+    Serving,
+    /// Its end was announced: nothing is started any more.
+    Ending,
+    /// It was told to end: it exits when no slot is left.
+    Exiting,
+    /// [`Action::Exit`] was said.
+    Over,
+}
+
 /// The decider.
 pub struct Supervisor {
     settings: Settings,
@@ -69,8 +84,7 @@ pub struct Supervisor {
     ids: Ids,
     requests: Requests,
     changed: BTreeSet<PmId>,
-    ending: bool,
-    exiting: bool,
+    stage: Stage,
 }
 
 impl Ids {
@@ -99,8 +113,7 @@ impl Supervisor {
             ids: Ids::default(),
             requests: Requests::default(),
             changed: BTreeSet::new(),
-            ending: false,
-            exiting: false,
+            stage: Stage::Serving,
         }
     }
 
@@ -112,7 +125,9 @@ impl Supervisor {
             Event::Request(id, request) => self.on_request(id, request, now, out),
             Event::Abandoned(id) => self.requests.abandon(id),
             Event::Spawned { run, pid, version } => self.with_run(run, now, out, |p, ctx| {
-                p.version = version;
+                if let Some(facts) = p.facts_mut(run) {
+                    facts.version = version;
+                }
                 lifecycle::on_spawned(p, run, pid, ctx);
             }),
             Event::SpawnFailed { run, reason, kind } => self.with_run(run, now, out, |p, ctx| {
@@ -130,7 +145,8 @@ impl Supervisor {
             Event::Shutdown => self.on_shutdown(now, out),
         }
         self.persist(out);
-        if self.exiting && self.processes.is_empty() {
+        if self.stage == Stage::Exiting && self.processes.is_empty() {
+            self.stage = Stage::Over;
             out.push(Action::Exit);
         }
     }
@@ -141,7 +157,8 @@ impl Supervisor {
         let cron = self
             .processes
             .values()
-            .filter_map(|p| p.cron_at)
+            .filter_map(|p| p.cron)
+            .map(|due| due.at)
             .min()
             .map(|at| {
                 let wait = at.since(now.wall).min(LONGEST_SLEEP);
@@ -208,23 +225,28 @@ impl Supervisor {
         let Some(process) = self.processes.get_mut(&id) else {
             return;
         };
-        let had_runs = process.runs().next().is_some();
+        let used_slot = process.uses_slot();
+        let spec = Arc::clone(&process.spec);
+        let ending = self.stage != Stage::Serving;
         let mut ctx = Ctx {
             now,
             out,
             ids: &mut self.ids,
             requests: &mut self.requests,
-            ending: self.ending,
+            ending,
         };
         change(process, &mut ctx);
         reload::check(process, &mut ctx);
         let stays = lifecycle::reach(process, &mut ctx);
         self.changed.insert(id);
-        let emptied = had_runs && process.runs().next().is_none() && process.want != Want::Up;
+        // Only a spec that is in force has a schedule: that of a failed reload has none.
+        if process.spec.cron_restart != spec.cron_restart {
+            trigger::schedule(process, self.calendar.as_ref(), now);
+        }
+        let app = process.app_key();
         if !stays {
             self.remove(id, now, out);
-        } else if emptied {
-            let app = process.app_key();
+        } else if used_slot != process.uses_slot() {
             self.announce_slots(app, out);
         }
     }
@@ -242,7 +264,7 @@ impl Supervisor {
             out,
             ids: &mut self.ids,
             requests: &mut self.requests,
-            ending: self.ending,
+            ending: self.stage != Stage::Serving,
         };
         ctx.out.push(Action::Erase(id));
         lifecycle::emit(&process, ProcessEvent::Delete, true, &mut ctx);
@@ -256,11 +278,35 @@ impl Supervisor {
             .processes
             .values()
             .filter(|p| p.app_key() == app)
-            .filter(|p| p.want == Want::Up || p.runs().next().is_some())
+            .filter(|p| p.uses_slot())
             .map(|p| p.instance)
             .collect();
         live.sort_unstable();
         out.push(Action::Slots { app, live });
+    }
+
+    fn is_ending(&self) -> bool {
+        self.stage != Stage::Serving
+    }
+
+    /// Announces the end: what waits for a restart stays stopped.
+    fn on_prepare_shutdown(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.stage == Stage::Serving {
+            self.stage = Stage::Ending;
+        }
+        let waiting: Vec<PmId> = self
+            .processes
+            .values()
+            .filter(|p| matches!(p.rest, process::Rest::Waiting { .. }))
+            .filter(|_| !planted!(WaitingOutlivesTheEnd))
+            .map(|p| p.pm_id)
+            .collect();
+        for id in waiting {
+            self.with_process(id, now, out, |p, ctx| {
+                p.rest = process::Rest::Stopped;
+                lifecycle::fail_launch(p, "will not be restarted: the daemon is ending", ctx);
+            });
+        }
     }
 
     fn persist(&mut self, out: &mut Vec<Action>) {
@@ -270,13 +316,16 @@ impl Supervisor {
     }
 
     fn on_shutdown(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.ending = true;
-        self.exiting = true;
+        if self.stage == Stage::Over {
+            return;
+        }
+        self.stage = Stage::Exiting;
         let ids: Vec<PmId> = self.processes.keys().copied().collect();
         for id in ids {
             self.with_process(id, now, out, |p, ctx| {
                 requests::supersede(p, process::Goal::Deleted, ctx);
                 p.want = Want::Gone;
+                p.rest = process::Rest::Stopped;
             });
         }
     }

@@ -28,15 +28,19 @@ use crate::keeper::client::KeeperMessage;
 use crate::paths::Paths;
 use anyhow::Context;
 use balance::BalanceEvent;
+use bytes::Bytes;
 use hub::Hub;
 use logs::{LogEvent, LossReason};
 use musher_core::exit::Signal;
+use musher_core::id::Incarnation;
 use musher_core::log::Stream;
 use musher_core::supervisor::Event;
 use musher_core::time::Wall;
 use musher_core::wire::{bus as payload, dump};
 use rpc::Incoming;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
@@ -45,6 +49,10 @@ struct Inbox {
     /// Kernel facts about children; overtake everything else.
     children: UnboundedReceiver<Event>,
     balance: UnboundedReceiver<BalanceEvent>,
+    /// What apps say that is not Node's own.
+    apps: Receiver<(Incarnation, Bytes)>,
+    /// Messages of apps that found `apps` full.
+    n_dropped: Arc<AtomicU64>,
     logs: Receiver<LogEvent>,
     keeper: Receiver<KeeperMessage>,
     signals: Receiver<Signal>,
@@ -56,6 +64,7 @@ enum Wake {
     Child(Event),
     Deadline,
     Balance(BalanceEvent),
+    App(Incarnation, Bytes),
     Log(LogEvent),
     Keeper(KeeperMessage),
     Signal(Signal),
@@ -77,6 +86,7 @@ pub(crate) fn run(paths: Paths, keeper_fd: Option<i32>) -> ExitCode {
 }
 
 fn serve(paths: Paths, keeper_fd: Option<i32>) -> anyhow::Result<()> {
+    musher_os::memory::stay_small();
     musher_os::signals::ignore_sigpipe();
     // Before any thread is started: the mask is inherited.
     let signals = musher_os::signals::block_and_read(&settings::SIGNALS)
@@ -115,11 +125,18 @@ async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
             Some(message) = inbox.keeper.recv() => Wake::Keeper(message),
             Some(event) = inbox.balance.recv() => Wake::Balance(event),
             Some(incoming) = inbox.calls.recv() => Wake::Call(incoming),
+            Some((run, line)) = inbox.apps.recv() => Wake::App(run, line),
             Some(event) = inbox.logs.recv() => Wake::Log(event),
             () = bus.changed() => Wake::Subscribers,
             _ = worker.tick() => Wake::Worker,
         };
         hub.on_wake(wake);
+        let n_dropped = inbox.n_dropped.swap(0, Ordering::Relaxed);
+        if n_dropped > 0 {
+            journal::error(&format!(
+                "{n_dropped} messages of apps dropped: they come too fast"
+            ));
+        }
     }
 }
 
@@ -135,6 +152,7 @@ impl Hub {
             Wake::Child(event) => self.handle(event),
             Wake::Deadline => self.handle(Event::Deadline),
             Wake::Balance(event) => self.on_balance(event),
+            Wake::App(run, line) => self.on_app_message(run, &line),
             Wake::Log(event) => self.on_log(event),
             Wake::Keeper(KeeperMessage::Exited { pid, status }) => {
                 self.children.orphan_exited(pid, status);
@@ -151,7 +169,10 @@ impl Hub {
                 }
             }
             Wake::Subscribers => self.pump.set_subscribers(self.bus.n_subscribers()),
-            Wake::Worker => self.sample(musher_os::clock::now()),
+            Wake::Worker => {
+                self.sample(musher_os::clock::now());
+                musher_os::memory::give_back();
+            }
         }
     }
 
@@ -176,7 +197,8 @@ impl Hub {
     fn on_balance(&mut self, event: BalanceEvent) {
         match event {
             BalanceEvent::Said { run, message } => self.handle(Event::Message { run, message }),
-            BalanceEvent::Raw { run, line } => self.on_app_message(run, &line),
+            // Sorted out on the way here.
+            BalanceEvent::Raw { .. } => {}
             BalanceEvent::Park { name, fd } => {
                 if let Some(keeper) = &self.keeper
                     && let Err(error) = keeper.park(&name, std::os::fd::AsFd::as_fd(&fd))
@@ -196,7 +218,7 @@ impl Hub {
     }
 
     /// An app said something that is not Node's own.
-    fn on_app_message(&mut self, run: musher_core::id::Incarnation, line: &[u8]) {
+    fn on_app_message(&mut self, run: Incarnation, line: &[u8]) {
         // Lone surrogates are valid in JavaScript and not here: such a message
         // reaches nobody, as it is not for supervision either.
         let Ok(message) = serde_json::from_slice(line) else {

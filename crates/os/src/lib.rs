@@ -18,6 +18,7 @@
 //! | [`listen`] | socket, bind, listen, accept, as libuv does |
 //! | [`control`] | the daemon's own Unix sockets, peer credentials |
 //! | [`lock`] | flock |
+//! | [`memory`] | mallopt, malloc_trim |
 //! | [`daemonize`] | a detached process and its ready pipe |
 //! | [`user`] | `/etc/passwd`, `/etc/group` |
 //! | [`clock`] | clock_gettime |
@@ -31,6 +32,7 @@ pub mod fd;
 pub mod kill;
 pub mod listen;
 pub mod lock;
+pub mod memory;
 pub mod proc_stat;
 pub mod program;
 pub mod reap;

@@ -23,7 +23,7 @@ enum Step {
     Detach { worker: usize },
     Drain { worker: usize },
     Kill { worker: usize },
-    Trim { n_slots: u32 },
+    KeepSlots { live: Vec<u32> },
     Sleep { millis: u64 },
     Bind,
 }
@@ -49,7 +49,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => worker.clone().prop_map(|worker| Step::Detach { worker }),
         1 => worker.clone().prop_map(|worker| Step::Drain { worker }),
         2 => worker.prop_map(|worker| Step::Kill { worker }),
-        1 => (1..=SLOTS).prop_map(|n_slots| Step::Trim { n_slots }),
+        1 => prop::sample::subsequence((0..SLOTS).collect::<Vec<_>>(), 1..=SLOTS as usize)
+            .prop_map(|live| Step::KeepSlots { live }),
         4 => Just(Step::Bind),
         4 => (0..80u64).prop_map(|millis| Step::Sleep { millis }),
     ];
@@ -71,7 +72,7 @@ fn take(world: &mut World, step: Step) {
         Step::Detach { worker } => world.with(worker, World::detach),
         Step::Drain { worker } => world.with(worker, World::drain),
         Step::Kill { worker } => world.with(worker, World::kill),
-        Step::Trim { n_slots } => world.trim(n_slots),
+        Step::KeepSlots { live } => world.keep_slots(&live),
         Step::Sleep { millis } => world.sleep(millis),
         Step::Bind => world.bind_all(),
     }
@@ -225,7 +226,7 @@ fn the_socket_of_a_trimmed_slot_stays_while_its_worker_lives() {
         world.deliver(*run, true);
     }
     world.detach(runs[1]);
-    world.trim(1);
+    world.keep_slots(&[0]);
     world.sleep(10_000);
     assert_eq!(world.n_sockets(), 2);
     world.kill(runs[1]);

@@ -8,12 +8,13 @@ use super::reload;
 use super::replies::Requests;
 use super::request::RequestError;
 use super::restart::{Ending, Verdict, verdict};
-use super::run::{Phase, Run, Rung, Stopping};
-use super::{Ids, plan};
+use super::run::{Phase, Run};
+use super::{Ids, ladder, plan};
 use crate::app::ExecMode;
 use crate::exit::{ExitStatus, Signal};
 use crate::id::Incarnation;
 use crate::time::{Millis, Mono, Now};
+use crate::view::Axm;
 
 /// How long a worker without `wait_ready` may take to say Node's `online`
 /// before it counts as online without it. PM2 waits for ever.
@@ -41,10 +42,12 @@ pub fn launch(p: &mut Process, ctx: &mut Ctx<'_>) {
     let run = new_run(p, ctx);
     p.rest = Rest::Stopped;
     p.reason = None;
+    p.history.started_at = now.wall;
+    p.facts.axm = Axm::default();
     p.serving = Some(run);
 }
 
-/// Allocates a run, emits its `Spawn`, and resets what belongs to one life.
+/// Allocates a run and emits its `Spawn`.
 pub fn new_run(p: &mut Process, ctx: &mut Ctx<'_>) -> Run {
     let id = ctx.ids.allocate(p.pm_id);
     let spawn_plan = plan::spawn_plan(p, p.history.restart_time, ctx.now);
@@ -61,8 +64,9 @@ pub fn new_run(p: &mut Process, ctx: &mut Ctx<'_>) -> Run {
         pm_id: p.pm_id,
         plan: Box::new(spawn_plan),
     });
-    p.history.started_at = ctx.now.wall;
-    p.axm = crate::view::Axm::default();
+    if planted!(SuccessorShownEarly) {
+        p.history.started_at = ctx.now.wall;
+    }
     Run::new(id, p.spec.clone(), ctx.now.mono)
 }
 
@@ -187,7 +191,6 @@ pub fn on_exited(p: &mut Process, id: Incarnation, status: ExitStatus, ctx: &mut
         fail_launch(p, &format!("ended ({status}) before it was ready"), ctx);
     }
     decide(p, Ending::Exited(status), started, ctx);
-    emit(p, ProcessEvent::Exit, false, ctx);
 }
 
 /// Nothing of a stopped tree is left.
@@ -201,35 +204,54 @@ pub fn on_tree_gone(p: &mut Process, id: Incarnation) {
 
 /// Asks the policy what follows an unasked end, and books it.
 fn decide(p: &mut Process, ending: Ending, started: Mono, ctx: &mut Ctx<'_>) {
-    if p.want != Want::Up {
-        p.rest = Rest::Stopped;
-        return;
+    let is_exit = matches!(ending, Ending::Exited(_));
+    p.rest = Rest::Stopped;
+    let decision = if p.want == Want::Up {
+        let spec = p.spec.clone();
+        verdict(&spec.restart, &mut p.history, ending, started, ctx.now.mono)
+    } else {
+        Verdict::Stop
+    };
+    let is_replaced = reload::promote(p, ctx);
+    if decision == Verdict::GiveUp && !is_replaced {
+        give_up(p, ending, ctx);
     }
-    let spec = p.spec.clone();
-    let decision = verdict(&spec.restart, &mut p.history, ending, started, ctx.now.mono);
-    if reload::promote(p) {
+    if is_exit {
+        // PM2's event says `stopped` whatever follows, and does not count it yet.
+        emit(p, ProcessEvent::Exit, false, ctx);
+    }
+    if is_replaced {
         return;
     }
     match decision {
-        Verdict::Stop => p.rest = Rest::Stopped,
-        Verdict::Restart { .. } if ctx.ending => p.rest = Rest::Stopped,
+        Verdict::Stop => fail_launch(p, "ended and is not to be restarted", ctx),
+        Verdict::Restart { .. } if ctx.ending && !planted!(EndingIgnored) => {
+            fail_launch(p, "will not be restarted: the daemon is ending", ctx);
+        }
         Verdict::Restart { after: Millis(0) } => {
             p.history.restart_time += 1;
             p.rest = Rest::Due;
         }
-        Verdict::Restart { after } => {
-            ctx.out.push(Action::Log(format!(
-                "App [{}:{}] will restart in {}ms",
-                p.spec.name,
-                p.pm_id,
-                after.get()
-            )));
-            p.rest = Rest::Waiting {
-                until: ctx.now.mono + after,
-            };
-        }
-        Verdict::GiveUp => give_up(p, ending, ctx),
+        Verdict::Restart { after } => wait(p, after, ctx),
+        Verdict::GiveUp => {}
     }
+}
+
+fn wait(p: &mut Process, after: Millis, ctx: &mut Ctx<'_>) {
+    ctx.out.push(Action::Log(format!(
+        "App [{}:{}] will restart in {}ms",
+        p.spec.name,
+        p.pm_id,
+        after.get()
+    )));
+    let after = if planted!(DelayIgnored) {
+        Millis(0)
+    } else {
+        after
+    };
+    p.rest = Rest::Waiting {
+        until: ctx.now.mono + after,
+    };
 }
 
 fn give_up(p: &mut Process, ending: Ending, ctx: &mut Ctx<'_>) {
@@ -246,84 +268,7 @@ fn give_up(p: &mut Process, ending: Ending, ctx: &mut Ctx<'_>) {
         )));
         emit(p, ProcessEvent::RestartOverlimit, false, ctx);
     }
-}
-
-/// Begins the end of a run: the first rung of the stop ladder.
-pub fn begin_stop(run: &mut Run, ctx: &mut Ctx<'_>) {
-    if run.is_stopping() {
-        return;
-    }
-    let stop = &run.spec.stop;
-    let by_message = stop.with_message && !matches!(run.phase, Phase::Spawning);
-    if by_message {
-        ctx.out.push(Action::AskToShutDown { run: run.id });
-    }
-    let signal = (!by_message).then_some(stop.signal);
-    ctx.out.push(Action::Kill {
-        run: run.id,
-        signal,
-        tree: stop.treekill,
-    });
-    run.phase = Phase::Stopping(Stopping {
-        rung: Rung::Asked {
-            kill_at: ctx.now.mono + stop.kill_timeout,
-        },
-        exited: None,
-        tree_gone: false,
-    });
-}
-
-/// Climbs the stop ladder when its time has come. Returns whether the run
-/// turned out to be unkillable.
-pub fn climb(run: &mut Run, name: &str, ctx: &mut Ctx<'_>) -> bool {
-    let now = ctx.now.mono;
-    let Phase::Stopping(stopping) = &mut run.phase else {
-        return false;
-    };
-    match stopping.rung {
-        Rung::Asked { kill_at } if kill_at <= now => {
-            let timeout = run.spec.stop.kill_timeout;
-            let pid = run.pid.unwrap_or(0);
-            ctx.out.push(Action::Log(format!(
-                "Process with pid {pid} ({name}) still alive after {}ms, sending SIGKILL",
-                timeout.get()
-            )));
-            ctx.out.push(Action::Kill {
-                run: run.id,
-                signal: Some(Signal::KILL),
-                tree: true,
-            });
-            stopping.rung = Rung::Killed {
-                give_up_at: now + timeout,
-            };
-            false
-        }
-        Rung::Killed { give_up_at } if give_up_at <= now => {
-            stopping.rung = Rung::Stuck;
-            true
-        }
-        Rung::Asked { .. } | Rung::Killed { .. } | Rung::Stuck => false,
-    }
-}
-
-/// Puts a stuck run back on the last rung: a person asked again.
-pub fn retry_stuck(run: &mut Run, ctx: &mut Ctx<'_>) {
-    let Phase::Stopping(stopping) = &mut run.phase else {
-        return;
-    };
-    match stopping.rung {
-        Rung::Stuck => {
-            ctx.out.push(Action::Kill {
-                run: run.id,
-                signal: Some(Signal::KILL),
-                tree: true,
-            });
-            stopping.rung = Rung::Killed {
-                give_up_at: ctx.now.mono + run.spec.stop.kill_timeout,
-            };
-        }
-        Rung::Asked { .. } | Rung::Killed { .. } => {}
-    }
+    fail_launch(p, "gave up after too many unstable runs", ctx);
 }
 
 /// Moves fact towards wish. Returns false when the slot is to be removed.
@@ -331,7 +276,7 @@ pub fn reach(p: &mut Process, ctx: &mut Ctx<'_>) -> bool {
     collect(p, ctx);
     match p.want {
         Want::Up => {
-            if p.serving.is_none() && p.rest == Rest::Due && !reload::promote(p) {
+            if p.serving.is_none() && p.rest == Rest::Due && !reload::promote(p, ctx) {
                 launch(p, ctx);
             }
             if p.second.is_none() && p.serving.as_ref().is_some_and(Run::is_online) {
@@ -341,7 +286,8 @@ pub fn reach(p: &mut Process, ctx: &mut Ctx<'_>) -> bool {
         }
         Want::Down | Want::Gone => {
             end_runs(p, ctx);
-            if p.runs().next().is_some() {
+            let overlooks = planted!(LeavingRunOverlooked) && p.serving.is_none();
+            if p.runs().next().is_some() && !overlooks {
                 return true;
             }
             settle(p, ctx, |goal| goal == Goal::Stopped);
@@ -358,13 +304,16 @@ fn end_runs(p: &mut Process, ctx: &mut Ctx<'_>) {
         )));
     }
     if let Some(run) = &mut p.serving {
-        begin_stop(run, ctx);
+        ladder::begin_stop(run, ctx);
+    }
+    if planted!(SecondRunSpared) {
+        return;
     }
     if let Some(second) = p.second.take() {
         let mut run = match second {
             Second::Successor { run, .. } | Second::Leaving(run) => run,
         };
-        begin_stop(&mut run, ctx);
+        ladder::begin_stop(&mut run, ctx);
         p.second = Some(Second::Leaving(run));
     }
 }
@@ -429,7 +378,11 @@ pub fn fail(p: &mut Process, reason: &str, ctx: &mut Ctx<'_>, concerned: impl Fn
     }
 }
 
-fn fail_launch(p: &mut Process, reason: &str, ctx: &mut Ctx<'_>) {
+/// Tells those who wait for a run to serve that none will.
+pub fn fail_launch(p: &mut Process, reason: &str, ctx: &mut Ctx<'_>) {
+    if planted!(GiveUpUntold) {
+        return;
+    }
     fail(p, reason, ctx, |goal| {
         matches!(goal, Goal::Started | Goal::Restarted | Goal::Reloaded)
     });

@@ -24,8 +24,8 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
             .created
             .map_or(now.wall.0, |(_, wall)| wall.0),
         exit_code: process.history.last_exit.map(crate::exit::ExitStatus::code),
-        version: process.version.clone(),
-        node_version: process.node_version.clone(),
+        version: process.facts.version.clone(),
+        node_version: process.facts.node_version.clone(),
         prev_restart_delay: process.history.prev_delay.map(|delay| delay.get()),
         out_path: view.out_path(),
         err_path: view.err_path(),

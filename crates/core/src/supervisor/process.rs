@@ -31,17 +31,13 @@ pub struct Process {
     /// Counters.
     pub history: History,
     /// When the cron expression is due next.
-    pub cron_at: Option<Wall>,
+    pub cron: Option<CronDue>,
     /// Why the status is what it is.
     pub reason: Option<String>,
     /// Whether the first launch was already announced on the bus.
     pub announced: bool,
-    /// `version` of package.json.
-    pub version: Option<String>,
-    /// Node's version.
-    pub node_version: Option<String>,
-    /// Agent data.
-    pub axm: Axm,
+    /// What is known of the program that serves, or served last.
+    pub facts: Facts,
     /// Resident memory at the last sample, bytes.
     pub memory_bytes: u64,
     /// CPU at the last sample.
@@ -50,6 +46,17 @@ pub struct Process {
     pub monitored: bool,
     /// Requests that wait for something of this slot.
     pub waiters: Vec<Waiter>,
+}
+
+/// What is known of the program of one run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// `version` of package.json.
+    pub version: Option<String>,
+    /// Node's version.
+    pub node_version: Option<String>,
+    /// Agent data.
+    pub axm: Axm,
 }
 
 /// What is wanted of a process.
@@ -72,6 +79,10 @@ pub enum Second {
         run: Run,
         /// When its time is up.
         prove_by: Mono,
+        /// When it was asked for.
+        started_at: Wall,
+        /// What is known of its program; the slot's once it takes over.
+        facts: Box<Facts>,
     },
     /// Is being ended: a replaced predecessor or a failed successor.
     Leaving(Run),
@@ -91,6 +102,15 @@ pub enum Rest {
     Stopped,
     /// Given up.
     Errored,
+}
+
+/// The next occurrence of a cron expression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CronDue {
+    /// When it is due.
+    pub at: Wall,
+    /// The time it was computed at: a clock far before that was set back.
+    pub computed_at: Wall,
 }
 
 /// A request that waits for a process.
@@ -159,12 +179,10 @@ impl Process {
             second: None,
             rest: Rest::Stopped,
             history: History::default(),
-            cron_at: None,
+            cron: None,
             reason: None,
             announced: false,
-            version: None,
-            node_version: None,
-            axm: Axm::default(),
+            facts: Facts::default(),
             memory_bytes: 0,
             cpu_percent: 0.0,
             monitored: false,
@@ -189,6 +207,28 @@ impl Process {
             .as_mut()
             .map(Second::run_mut)
             .filter(|run| run.id == id)
+    }
+
+    /// Returns what is known of the program of a run that serves or is to serve.
+    pub fn facts_mut(&mut self, id: Incarnation) -> Option<&mut Facts> {
+        if self.serving.as_ref().is_some_and(|run| run.id == id) {
+            return Some(&mut self.facts);
+        }
+        match &mut self.second {
+            Some(Second::Successor { run, facts, .. }) if run.id == id => Some(facts),
+            Some(Second::Successor { .. } | Second::Leaving(_)) | None => None,
+        }
+    }
+
+    /// Returns whether the slot has a process, or is about to have one: its
+    /// listening sockets are in use.
+    pub fn uses_slot(&self) -> bool {
+        let is_meant = self.want == Want::Up
+            && match self.rest {
+                Rest::Due | Rest::Waiting { .. } => true,
+                Rest::Stopped | Rest::Errored => false,
+            };
+        is_meant || self.runs().next().is_some()
     }
 
     /// Returns both runs, the serving one first.
@@ -247,9 +287,9 @@ impl Process {
                 }
                 Rest::Due | Rest::Stopped | Rest::Errored => None,
             },
-            version: self.version.clone(),
-            node_version: self.node_version.clone(),
-            axm: self.axm.clone(),
+            version: self.facts.version.clone(),
+            node_version: self.facts.node_version.clone(),
+            axm: self.facts.axm.clone(),
             memory_bytes: if online { self.memory_bytes } else { 0 },
             cpu_percent: if online { self.cpu_percent } else { 0.0 },
             monitored: self.monitored,

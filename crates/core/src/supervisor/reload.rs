@@ -4,8 +4,9 @@
 //! from the spec it was started with. PM2 kills it all the same.
 
 use super::action::{Action, ProcessEvent};
+use super::ladder;
 use super::lifecycle::{self, Ctx};
-use super::process::{Goal, Process, Second, Want};
+use super::process::{Goal, Process, Rest, Second, Want};
 use super::run::{Phase, Run};
 use crate::app::{AppSpec, ExecMode};
 use crate::id::Incarnation;
@@ -37,6 +38,8 @@ pub fn begin(p: &mut Process, spec: Arc<AppSpec>, ctx: &mut Ctx<'_>) {
     p.second = Some(Second::Successor {
         run,
         prove_by: ctx.now.mono + patience,
+        started_at: ctx.now.wall,
+        facts: Box::default(),
     });
 }
 
@@ -93,7 +96,8 @@ fn proof(predecessor: &Run, successor: &Run) -> Proof {
 
 /// Returns when the judgement on a successor is due.
 pub fn deadline(p: &Process) -> Option<Mono> {
-    let (Some(serving), Some(Second::Successor { run, prove_by })) = (&p.serving, &p.second) else {
+    let (Some(serving), Some(Second::Successor { run, prove_by, .. })) = (&p.serving, &p.second)
+    else {
         return None;
     };
     match proof(serving, run) {
@@ -106,7 +110,8 @@ pub fn deadline(p: &Process) -> Option<Mono> {
 
 /// Hands over if the successor is proven; gives up on it if its time is up.
 pub fn check(p: &mut Process, ctx: &mut Ctx<'_>) {
-    let (Some(serving), Some(Second::Successor { run, prove_by })) = (&p.serving, &p.second) else {
+    let (Some(serving), Some(Second::Successor { run, prove_by, .. })) = (&p.serving, &p.second)
+    else {
         return;
     };
     let now = ctx.now.mono;
@@ -114,6 +119,7 @@ pub fn check(p: &mut Process, ctx: &mut Ctx<'_>) {
         Proof::Given => hand_over(p, ctx),
         Proof::Survive(until) if until <= now => hand_over(p, ctx),
         Proof::Survive(_) => {}
+        Proof::Owed(_) if *prove_by <= now && planted!(UnprovenTakesOver) => hand_over(p, ctx),
         Proof::Owed(what) if *prove_by <= now => {
             let waited = now.since(run.started).get();
             let reason = format!(
@@ -127,26 +133,18 @@ pub fn check(p: &mut Process, ctx: &mut Ctx<'_>) {
 }
 
 fn hand_over(p: &mut Process, ctx: &mut Ctx<'_>) {
-    let (Some(mut predecessor), Some(Second::Successor { run, .. })) =
-        (p.serving.take(), p.second.take())
-    else {
+    let Some(mut predecessor) = p.serving.take() else {
         return;
     };
     ctx.out.push(Action::Log(format!(
         "App [{}:{}] -reload- New worker ready",
         p.spec.name, p.pm_id
     )));
-    p.spec = run.spec.clone();
-    p.history.restart_time += 1;
-    p.history.created = Some((run.started, ctx.now.wall));
-    p.history.unstable_restarts = 0;
-    p.reason = None;
-    p.serving = Some(run);
-    lifecycle::emit(p, ProcessEvent::Online, false, ctx);
+    promote(p, ctx);
     ctx.out.push(Action::Detach {
         run: predecessor.id,
     });
-    lifecycle::begin_stop(&mut predecessor, ctx);
+    ladder::begin_stop(&mut predecessor, ctx);
     p.second = Some(Second::Leaving(predecessor));
 }
 
@@ -168,7 +166,7 @@ pub fn abort(p: &mut Process, reason: &str, ctx: &mut Ctx<'_>) {
     )));
     p.reason = Some(format!("the last reload failed: {reason}"));
     ctx.out.push(Action::Detach { run: run.id });
-    lifecycle::begin_stop(&mut run, ctx);
+    ladder::begin_stop(&mut run, ctx);
     p.second = Some(Second::Leaving(run));
     lifecycle::fail(p, reason, ctx, |goal| goal == Goal::Reloaded);
 }
@@ -201,20 +199,37 @@ pub fn second_is_gone(p: &mut Process, reason: Option<&str>, ctx: &mut Ctx<'_>) 
     }
 }
 
-/// Makes a successor the serving run because nothing serves any more.
-/// Returns whether there was one.
-pub fn promote(p: &mut Process) -> bool {
-    match p.second.take() {
-        Some(Second::Successor { run, .. }) => {
-            p.spec = run.spec.clone();
-            p.history.restart_time += 1;
-            p.rest = super::process::Rest::Stopped;
-            p.serving = Some(run);
-            true
-        }
+/// Makes a successor the serving run, because it is proven or because nothing
+/// serves any more. Returns whether there was one.
+pub fn promote(p: &mut Process, ctx: &mut Ctx<'_>) -> bool {
+    if planted!(PromoteForgotten) && p.serving.is_none() {
+        return false;
+    }
+    let (run, started_at, facts) = match p.second.take() {
+        Some(Second::Successor {
+            run,
+            started_at,
+            facts,
+            ..
+        }) => (run, started_at, facts),
         other => {
             p.second = other;
-            false
+            return false;
         }
+    };
+    let is_online = run.is_online();
+    p.spec = run.spec.clone();
+    p.history.restart_time += 1;
+    p.history.created = Some((run.started, started_at));
+    p.history.started_at = started_at;
+    p.history.unstable_restarts = 0;
+    p.history.prev_delay = None;
+    p.facts = *facts;
+    p.rest = Rest::Stopped;
+    p.reason = None;
+    p.serving = Some(run);
+    if is_online && !planted!(PromotionUnannounced) {
+        lifecycle::emit(p, ProcessEvent::Online, false, ctx);
     }
+    true
 }

@@ -1,6 +1,7 @@
 //! What a client's request changes: the wish, the spec, and who waits.
 
-use super::lifecycle::{self, Ctx};
+use super::ladder;
+use super::lifecycle::Ctx;
 use super::process::{Goal, Process, Rest, Second, Waiter, Want};
 use super::replies::Shape;
 use super::request::{Changes, Reply, Request, RequestError};
@@ -34,7 +35,7 @@ impl Supervisor {
             Request::Signal(pm_id, signal) => self.signal(id, pm_id, signal, out),
             Request::SetMonitored(pm_id, on) => self.set_monitored(id, pm_id, on, now, out),
             Request::PrepareShutdown => {
-                self.ending = true;
+                self.on_prepare_shutdown(now, out);
                 out.push(Action::Reply(id, Ok(Reply::Done)));
                 Ok(())
             }
@@ -73,6 +74,10 @@ impl Supervisor {
         now: Now,
         out: &mut Vec<Action>,
     ) {
+        if planted!(NumbersReused) {
+            let free = (0..).find(|n| !self.processes.contains_key(&PmId(*n)));
+            self.next_pm_id = free.unwrap_or_default();
+        }
         let pm_id = PmId(self.next_pm_id);
         self.next_pm_id += 1;
         let instance = instances::free_instance(&self.processes, &spec.name);
@@ -157,7 +162,6 @@ impl Supervisor {
         let process = self.wanted(pm_id).ok_or(RequestError::UnknownIdRestart)?;
         let spec = changed(&process.spec, changes, &self.settings.defaults)?;
         self.requests.open(request, Shape::One, 1);
-        self.reschedule(pm_id, &spec, now);
         self.with_process(pm_id, now, out, |p, ctx| {
             p.spec = spec;
             renew_by_restart(p, ctx);
@@ -185,7 +189,6 @@ impl Supervisor {
         let spec = changed(&process.spec, changes, &self.settings.defaults)?;
         let possible = reload::is_possible(process);
         self.requests.open(request, Shape::One, 1);
-        self.reschedule(pm_id, &spec, now);
         self.with_process(pm_id, now, out, |p, ctx| {
             if possible {
                 p.waiters.push(Waiter {
@@ -287,7 +290,7 @@ impl Supervisor {
     }
 
     fn refuse_while_ending(&self) -> Result<(), RequestError> {
-        if self.ending {
+        if self.is_ending() {
             Err(RequestError::ShuttingDown)
         } else {
             Ok(())
@@ -301,18 +304,6 @@ impl Supervisor {
             return Err(RequestError::TooMany { asked, limit });
         }
         Ok(())
-    }
-
-    fn reschedule(&mut self, pm_id: PmId, spec: &AppSpec, now: Now) {
-        let calendar = self.calendar.as_ref();
-        if let Some(process) = self.processes.get_mut(&pm_id)
-            && process.spec.cron_restart != spec.cron_restart
-        {
-            process.cron_at = spec
-                .cron_restart
-                .as_ref()
-                .and_then(|pattern| calendar.next(pattern, now.wall));
-        }
     }
 }
 
@@ -354,7 +345,7 @@ pub(super) fn renew_by_restart(p: &mut Process, ctx: &mut Ctx<'_>) {
                 p.spec.name, p.pm_id
             )));
         }
-        lifecycle::begin_stop(run, ctx);
+        ladder::begin_stop(run, ctx);
     }
 }
 
@@ -370,10 +361,10 @@ fn want_up(p: &mut Process, ctx: &mut Ctx<'_>) {
 
 fn retry_stuck(p: &mut Process, ctx: &mut Ctx<'_>) {
     if let Some(run) = &mut p.serving {
-        lifecycle::retry_stuck(run, ctx);
+        ladder::retry_stuck(run, ctx);
     }
     if let Some(second) = &mut p.second {
-        lifecycle::retry_stuck(second.run_mut(), ctx);
+        ladder::retry_stuck(second.run_mut(), ctx);
     }
 }
 
@@ -384,6 +375,9 @@ pub(super) fn supersede(p: &mut Process, goal: Goal, ctx: &mut Ctx<'_>) {
     for waiter in waiters {
         if is_compatible(waiter.goal, goal) {
             p.waiters.push(waiter);
+            continue;
+        }
+        if planted!(SupersedeUntold) {
             continue;
         }
         let error = RequestError::Superseded {

@@ -93,6 +93,9 @@ fn give_up(history: &mut History) -> Verdict {
 }
 
 fn wants_no_restart(policy: &RestartPolicy, ending: Ending) -> bool {
+    if planted!(StopCodesIgnored) {
+        return false;
+    }
     match ending {
         Ending::Exited(ExitStatus::Code(code)) => policy.stop_exit_codes.contains(&code),
         // PM2 reports 0 for a signal, so `stop_exit_codes: [0]` would also match a
@@ -113,13 +116,14 @@ fn is_unstable(policy: &RestartPolicy, history: &History, uptime: Millis, now: M
     let young = history
         .created
         .is_some_and(|(created, _)| now.since(created).get() < window);
-    young && uptime < policy.min_uptime
+    (young || planted!(WindowIgnored)) && uptime < policy.min_uptime
 }
 
 fn delay(policy: &RestartPolicy, history: &mut History) -> Millis {
     if let Some(first) = policy.exp_backoff {
         let next = match history.prev_delay {
             None => first,
+            Some(previous) if planted!(BackoffUncapped) => Millis(previous.get() * 3 / 2),
             // PM2: floor(min(15000, previous * 1.5)).
             Some(previous) => Millis((previous.get().saturating_mul(3) / 2).min(BACKOFF_CAP.get())),
         };

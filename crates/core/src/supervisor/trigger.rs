@@ -1,13 +1,14 @@
 //! What restarts a process without a person: time, memory, cron.
 
 use super::event::{AppMessage, Sample};
+use super::ladder;
 use super::lifecycle::{self, Ctx};
-use super::process::{Goal, Process, Rest, Second, Want};
+use super::process::{CronDue, Goal, Process, Rest, Second, Want};
 use super::run::Phase;
 use super::{Action, Calendar, Supervisor, reload, requests};
 use crate::id::{Incarnation, PmId};
 use crate::supervisor::restart::BACKOFF_RESET;
-use crate::time::Now;
+use crate::time::{Millis, Now};
 use serde_json::Value;
 
 /// Actions one process may register; PM2 has no bound.
@@ -15,37 +16,37 @@ const MAX_ACTIONS: usize = 256;
 /// Metrics and options one process may register, each.
 const MAX_ENTRIES: usize = 1024;
 
+/// A clock set back by less than this does not bring an occurrence a second
+/// time; set back further it is another day. cron(8) draws the same line.
+const SET_BACK: Millis = Millis(3 * 3_600_000);
+
 /// Computes when the cron expression of a slot is due next.
 pub(super) fn schedule(p: &mut Process, calendar: &dyn Calendar, now: Now) {
-    p.cron_at = p
-        .spec
-        .cron_restart
-        .as_ref()
-        .and_then(|pattern| calendar.next(pattern, now.wall));
+    let pattern = p.spec.cron_restart.as_ref();
+    let next = pattern.and_then(|pattern| calendar.next(pattern, now.wall));
+    p.cron = next.map(|at| CronDue {
+        at,
+        computed_at: now.wall,
+    });
 }
 
 impl Supervisor {
     pub(super) fn on_deadline(&mut self, now: Now, out: &mut Vec<Action>) {
-        let due: Vec<PmId> = self
+        // First cron: a delayed restart due at the same moment is the same restart.
+        let cron: Vec<(PmId, CronDue)> = self
             .processes
             .values()
-            .filter(|p| p.deadline().is_some_and(|at| at <= now.mono))
-            .map(|p| p.pm_id)
+            .filter_map(|p| p.cron.map(|due| (p.pm_id, due)))
+            .filter(|(_, due)| {
+                due.at <= now.wall
+                    || (due.computed_at.since(now.wall) > SET_BACK && !planted!(SetBackIgnored))
+            })
             .collect();
-        for id in due {
-            self.with_process(id, now, out, expire);
-        }
-        let cron: Vec<PmId> = self
-            .processes
-            .values()
-            .filter(|p| p.cron_at.is_some_and(|at| at <= now.wall))
-            .map(|p| p.pm_id)
-            .collect();
-        for id in cron {
+        for (id, due) in cron {
             if let Some(process) = self.processes.get_mut(&id) {
                 schedule(process, self.calendar.as_ref(), now);
             }
-            if self.ending {
+            if due.at > now.wall || self.is_ending() {
                 continue;
             }
             self.with_process(id, now, out, |p, ctx| {
@@ -55,6 +56,15 @@ impl Supervisor {
                 )));
                 renew(p, ctx);
             });
+        }
+        let due: Vec<PmId> = self
+            .processes
+            .values()
+            .filter(|p| p.deadline().is_some_and(|at| at <= now.mono))
+            .map(|p| p.pm_id)
+            .collect();
+        for id in due {
+            self.with_process(id, now, out, expire);
         }
     }
 
@@ -71,8 +81,8 @@ impl Supervisor {
             };
             let is_stable = matches!(serving.phase, Phase::Online { since }
                 if now.mono.since(since) > BACKOFF_RESET);
-            if is_stable {
-                p.history.prev_delay = None;
+            if is_stable && p.history.prev_delay.take().is_some() {
+                self.changed.insert(id);
             }
             p.memory_bytes = sample.memory_bytes;
             p.cpu_percent = sample.cpu_percent;
@@ -81,7 +91,7 @@ impl Supervisor {
                 .max_memory_bytes
                 .filter(|limit| sample.memory_bytes > *limit);
             let Some(limit) = limit else { continue };
-            if !serving.is_online() || p.second.is_some() || self.ending {
+            if !serving.is_online() || p.second.is_some() || self.is_ending() {
                 continue;
             }
             out.push(Action::Log(format!(
@@ -104,13 +114,27 @@ impl Supervisor {
         let Some(p) = self.processes.get_mut(&id) else {
             return;
         };
-        let is_serving = p.serving.as_ref().is_some_and(|serving| serving.id == run);
         match message {
-            AppMessage::NodeVersion(version) => p.node_version = Some(version),
-            AppMessage::Monitor(metrics) if is_serving => merge(&mut p.axm.monitor, metrics),
-            AppMessage::Options(options) if is_serving => merge(&mut p.axm.options, options),
-            AppMessage::Action(action) if is_serving => register(&mut p.axm.actions, action),
-            AppMessage::Monitor(_) | AppMessage::Options(_) | AppMessage::Action(_) => {}
+            AppMessage::NodeVersion(version) => {
+                if let Some(facts) = p.facts_mut(run) {
+                    facts.node_version = Some(version);
+                }
+            }
+            AppMessage::Monitor(metrics) => {
+                if let Some(facts) = p.facts_mut(run) {
+                    merge(&mut facts.axm.monitor, metrics);
+                }
+            }
+            AppMessage::Options(options) => {
+                if let Some(facts) = p.facts_mut(run) {
+                    merge(&mut facts.axm.options, options);
+                }
+            }
+            AppMessage::Action(action) => {
+                if let Some(facts) = p.facts_mut(run) {
+                    register(&mut facts.axm.actions, action);
+                }
+            }
             AppMessage::Online => self.on_said(run, now, out, |said| said.online = true),
             AppMessage::Ready => self.on_said(run, now, out, |said| said.ready = true),
             AppMessage::Listening { key } => {
@@ -130,7 +154,11 @@ impl Supervisor {
         say: impl FnOnce(&mut super::run::Said),
     ) {
         self.with_run(run, now, out, |p, ctx| {
-            if let Some(run) = p.run_mut(run) {
+            let heard = match p.serving.as_ref() {
+                Some(serving) if planted!(StaleReadyAccepted) => serving.id,
+                Some(_) | None => run,
+            };
+            if let Some(run) = p.run_mut(heard) {
                 say(&mut run.said);
             }
             lifecycle::advance(p, run, ctx);
@@ -164,27 +192,36 @@ fn expire(p: &mut Process, ctx: &mut Ctx<'_>) {
     }
     expire_launch(p, ctx);
     let name = p.spec.name.clone();
-    let mut is_stuck = false;
-    if let Some(run) = &mut p.serving {
-        is_stuck |= lifecycle::climb(run, &name, ctx);
+    if let Some(run) = &mut p.serving
+        && ladder::climb(run, &name, ctx)
+    {
+        let pid = run.pid.unwrap_or(0);
+        report_stuck(p, pid, ctx, |_| true);
     }
-    if let Some(Second::Leaving(run)) = &mut p.second {
-        is_stuck |= lifecycle::climb(run, &name, ctx);
-    }
-    if is_stuck {
-        let pid = p.runs().find_map(|run| run.pid).unwrap_or(0);
-        let reason = format!(
-            "process {pid} could not be stopped: it survived SIGKILL (see its state with \
-             'ps -o stat,wchan -p {pid}')"
-        );
-        ctx.out
-            .push(Action::Log(format!("App [{name}:{}] {reason}", p.pm_id)));
-        p.reason = Some(reason.clone());
-        lifecycle::fail(p, &reason, ctx, |goal| match goal {
-            Goal::Stopped | Goal::Deleted | Goal::Restarted | Goal::Reloaded => true,
-            Goal::Started => false,
+    if let Some(Second::Leaving(run)) = &mut p.second
+        && ladder::climb(run, &name, ctx)
+    {
+        let pid = run.pid.unwrap_or(0);
+        // What is being started beside it does not depend on its end.
+        report_stuck(p, pid, ctx, |goal| match goal {
+            Goal::Stopped | Goal::Deleted | Goal::Reloaded => true,
+            Goal::Started | Goal::Restarted => false,
         });
     }
+}
+
+/// Says that a process survived SIGKILL, to the log and to those it concerns.
+fn report_stuck(p: &mut Process, pid: u32, ctx: &mut Ctx<'_>, concerned: impl Fn(Goal) -> bool) {
+    let reason = format!(
+        "process {pid} could not be stopped: it survived SIGKILL (see its state with \
+         'ps -o stat,wchan -p {pid}')"
+    );
+    ctx.out.push(Action::Log(format!(
+        "App [{}:{}] {reason}",
+        p.spec.name, p.pm_id
+    )));
+    p.reason = Some(reason.clone());
+    lifecycle::fail(p, &reason, ctx, concerned);
 }
 
 /// A launch whose patience is over counts as online, as PM2 has it; a

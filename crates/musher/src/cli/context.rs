@@ -65,9 +65,20 @@ impl Context {
         Ok(self.client.as_mut())
     }
 
-    /// Asks the daemon for the list of processes, ascending ids.
+    /// Asks the daemon for the list of processes, ascending ids, without their
+    /// environments, which are most of its bytes. PM2's daemon sends them all
+    /// the same.
     pub(super) fn list(&mut self) -> Result<Vec<Value>, Failure> {
-        match self.daemon()?.read("getMonitorData", json!({}))? {
+        self.monitor_data(json!({"slim": true}))
+    }
+
+    /// Asks for the list with environments.
+    pub(super) fn full_list(&mut self) -> Result<Vec<Value>, Failure> {
+        self.monitor_data(json!({}))
+    }
+
+    fn monitor_data(&mut self, argument: Value) -> Result<Vec<Value>, Failure> {
+        match self.daemon()?.read("getMonitorData", argument)? {
             Value::Array(list) => Ok(list),
             other => Err(Failure::Error(format!(
                 "the daemon sent no process list but {other}"

@@ -2,6 +2,7 @@
 //! commands come first at the same time.
 
 use super::Client;
+use crate::keeper;
 use crate::paths::Paths;
 use musher_os::daemonize::{self, Readiness};
 use musher_os::lock::LockFile;
@@ -9,13 +10,16 @@ use musher_os::spawn::SpawnError;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for a started daemon.
 const READY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Longest wait for another client that starts one.
 const LOCK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Pause before trying again while another keeper holds the home.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Lines of the daemon's log shown when it does not come up.
 const N_LOG_LINES: usize = 10;
@@ -115,13 +119,25 @@ fn start_once(
         return Ok(client);
     }
     announce();
-    let ready = daemonize::start(argv, &paths.log_file, &paths.home)?;
-    match daemonize::wait_ready(&ready, READY_DEADLINE).map_err(home)? {
-        Readiness::Ready(_) => (),
-        Readiness::Closed => return Err(not_ready(paths, "it ended")),
-        Readiness::TimedOut => return Err(not_ready(paths, "no word within 10 s")),
+    let deadline = Instant::now() + READY_DEADLINE;
+    loop {
+        let ready = daemonize::start(argv, &paths.log_file, &paths.home)?;
+        let said = daemonize::wait_ready(&ready, READY_DEADLINE).map_err(home)?;
+        match said {
+            Readiness::Ready(_) => (),
+            Readiness::Closed => return Err(not_ready(paths, "it ended")),
+            Readiness::TimedOut => return Err(not_ready(paths, "no word within 10 s")),
+        }
+        if let Some(client) = connect(paths)? {
+            return Ok(client);
+        }
+        // The keeper of a daemon that was just killed is on its way out and
+        // still holds the lock.
+        if said != Readiness::Ready(keeper::BUSY) || Instant::now() >= deadline {
+            return Err(not_ready(paths, "its socket does not answer"));
+        }
+        std::thread::sleep(BUSY_PAUSE);
     }
-    connect(paths)?.ok_or_else(|| not_ready(paths, "its socket does not answer"))
 }
 
 /// Returns a connection to the daemon of a home; `None` when there is none.
@@ -195,7 +211,6 @@ mod tests {
     use std::fs::{self, File};
     use std::io::Write;
     use std::os::unix::net::UnixListener;
-    use std::time::Instant;
 
     /// Its presence in the working directory turns this test program into a
     /// keeper; it ends when the file does.

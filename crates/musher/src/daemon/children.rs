@@ -34,6 +34,8 @@ pub(crate) struct Child {
     pub pid: u32,
     /// Clock ticks after boot; with the pid, its identity.
     pub start_time: u64,
+    /// Where its pid is written.
+    pub pid_path: String,
     pidfd: Rc<OwnedFd>,
     /// The write end of its stdin, held open so that it never sees EOF.
     stdin: Option<OwnedFd>,
@@ -88,7 +90,7 @@ impl Children {
         run: Incarnation,
         pm_id: PmId,
         plan: &SpawnPlan,
-    ) -> Result<Ends, Event> {
+    ) -> Result<Ends, Box<Event>> {
         let (stdio, ends, stdin) = pipes().map_err(|error| {
             let errno = error.raw_os_error().unwrap_or(0);
             failed(
@@ -113,6 +115,7 @@ impl Children {
             pm_id,
             pid,
             start_time,
+            pid_path: plan.pid_path.clone(),
             pidfd: Rc::clone(&pidfd),
             stdin: Some(stdin),
             ending: None,
@@ -149,6 +152,7 @@ impl Children {
             pm_id,
             pid,
             start_time,
+            pid_path: String::new(),
             pidfd: Rc::clone(&pidfd),
             stdin,
             ending: None,
@@ -168,6 +172,13 @@ impl Children {
             let _ = events.send(Event::Exited { run, status });
         });
         true
+    }
+
+    /// Says where the pid of an adopted run is written.
+    pub(crate) fn set_pid_path(&mut self, run: Incarnation, pid_path: &str) {
+        if let Some(child) = self.by_run.get_mut(&run) {
+            child.pid_path = pid_path.to_owned();
+        }
     }
 
     /// Takes in how an orphan ended, from the keeper.
@@ -256,7 +267,7 @@ impl Life {
                 }
             }
             ExecOutcome::Failed { step, errno } => {
-                failed(self.run, &SpawnError::of_child(step, errno, &plan))
+                *failed(self.run, &SpawnError::of_child(step, errno, &plan))
             }
         };
         let is_alive = matches!(outcome, ExecOutcome::Executed);
@@ -303,7 +314,7 @@ async fn exec_outcome(exec_pipe: OwnedFd) -> ExecOutcome {
     }
 }
 
-fn failed(run: Incarnation, error: &SpawnError) -> Event {
+fn failed(run: Incarnation, error: &SpawnError) -> Box<Event> {
     const TRANSIENT: [i32; 4] = [
         11, /* EAGAIN */
         12, /* ENOMEM */
@@ -315,11 +326,11 @@ fn failed(run: Incarnation, error: &SpawnError) -> Event {
     } else {
         SpawnFailure::Permanent
     };
-    Event::SpawnFailed {
+    Box::new(Event::SpawnFailed {
         run,
         reason: error.to_string(),
         kind,
-    }
+    })
 }
 
 fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {

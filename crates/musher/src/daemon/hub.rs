@@ -159,7 +159,7 @@ impl Hub {
     fn spawn(&mut self, run: Incarnation, pm_id: PmId, plan: &SpawnPlan) {
         let ends = match self.children.spawn(run, pm_id, plan) {
             Ok(ends) => ends,
-            Err(event) => return self.queue.push_back(event),
+            Err(event) => return self.queue.push_back(*event),
         };
         self.park_run(run, &ends);
         write_pid_file(
@@ -226,10 +226,12 @@ impl Hub {
     fn forget(&mut self, run: Incarnation) {
         self.pump.finish(run);
         self.balancer.forget(run);
-        if let Some(child) = self.children.get(run)
-            && let Some(view) = self.supervisor.view(child.pm_id, self.started)
-        {
-            remove_pid_file(&view.pid_path(), child.pid);
+        if let Some(child) = self.children.get(run) {
+            let serving = self
+                .supervisor
+                .process(child.pm_id)
+                .and_then(|p| p.serving.as_ref());
+            give_up_pid_file(&child.pid_path, child.pid, serving.and_then(|run| run.pid));
         }
         self.children.forget(run);
     }
@@ -291,10 +293,15 @@ fn write_pid_file(path: &str, pid: Option<u32>) {
     }
 }
 
-/// Removes a pid file unless a successor has written its own pid into it.
-fn remove_pid_file(path: &str, pid: u32) {
-    if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == pid.to_string()) {
+/// Removes a pid file that names this pid, or lets it name who serves on. One
+/// that names another pid is that process's.
+fn give_up_pid_file(path: &str, pid: u32, serving: Option<u32>) {
+    if !std::fs::read_to_string(path).is_ok_and(|text| text.trim() == pid.to_string()) {
+        return;
+    }
+    match serving.filter(|serving| *serving != pid) {
+        Some(serving) => write_pid_file(path, Some(serving)),
         // Somebody else may have removed it: then it is as wanted.
-        let _ = std::fs::remove_file(path);
+        None => drop(std::fs::remove_file(path)),
     }
 }

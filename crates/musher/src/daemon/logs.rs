@@ -57,8 +57,6 @@ pub(crate) enum LogEvent {
     /// Output as it was written; only while somebody subscribes. Whole lines,
     /// except where a line is very long or its end has not come for half a second.
     Text {
-        /// The life that wrote it.
-        run: Incarnation,
         /// The slot it fills.
         pm_id: PmId,
         /// Which stream.

@@ -67,12 +67,12 @@ pub(crate) fn save(p: &Process, children: &Children, boot_id: &str, now: Now) ->
         }),
         monitored: p.monitored,
         axm: SavedAxm {
-            actions: p.axm.actions.clone(),
-            monitor: p.axm.monitor.clone(),
-            options: p.axm.options.clone(),
+            actions: p.facts.axm.actions.clone(),
+            monitor: p.facts.axm.monitor.clone(),
+            options: p.facts.axm.options.clone(),
         },
-        version: p.version.clone(),
-        node_version: p.node_version.clone(),
+        version: p.facts.version.clone(),
+        node_version: p.facts.node_version.clone(),
         runs,
     }
 }
@@ -153,13 +153,13 @@ pub(crate) fn load(
     p.reason.clone_from(&saved.reason);
     p.announced = saved.announced;
     p.monitored = saved.monitored;
-    p.axm = Axm {
+    p.facts.axm = Axm {
         actions: saved.axm.actions.clone(),
         monitor: saved.axm.monitor.clone(),
         options: saved.axm.options.clone(),
     };
-    p.version.clone_from(&saved.version);
-    p.node_version.clone_from(&saved.node_version);
+    p.facts.version.clone_from(&saved.version);
+    p.facts.node_version.clone_from(&saved.node_version);
     for saved_run in &saved.runs {
         if is_alive(saved_run) {
             place(&mut p, saved_run, &spec, now);
@@ -214,10 +214,16 @@ fn place(p: &mut Process, saved: &SavedRun, spec: &Arc<AppSpec>, now: Now) {
             p.second = Some(Second::Successor {
                 run,
                 prove_by: now.mono + DEFAULT_PROOF,
+                started_at: Wall(now.wall.0 - span_since(saved.started, now)),
+                facts: Box::default(),
             });
         }
         SavedRole::Predecessor => p.second = Some(Second::Leaving(run)),
     }
+}
+
+fn span_since(started: u64, now: Now) -> i64 {
+    i64::try_from(now.mono.since(Mono(started)).get()).unwrap_or(i64::MAX)
 }
 
 fn load_phase(phase: SavedPhase, spec: &AppSpec, started: Mono, now: Now) -> Phase {

@@ -5,7 +5,7 @@
 //! the store says what they belong to, then each run is checked by pid, start
 //! time and boot. Only then does anybody get to call.
 
-use super::balance::{self, Balancer};
+use super::balance::{self, BalanceEvent, Balancer};
 use super::bus::Bus;
 use super::calendar::LocalCalendar;
 use super::children::{Children, Ends};
@@ -33,13 +33,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// Calls that wait for the loop; further ones wait in their sockets.
 const MAX_CALLS: usize = 1024;
 /// Log events that wait for the loop; further ones are counted as lost.
 const MAX_LOG_EVENTS: usize = 1024;
+/// Messages of apps that wait for the loop; further ones are dropped and counted.
+const MAX_APP_MESSAGES: usize = 8192;
 /// Messages of the keeper, and signals, that wait for the loop.
 const MAX_NOTES: usize = 256;
 
@@ -76,13 +78,21 @@ pub(crate) fn set_up(
     }
     let (child_events, children_inbox) = mpsc::unbounded_channel();
     let (balance_events, balance_inbox) = mpsc::unbounded_channel();
+    let (app_messages, app_inbox) = mpsc::channel(MAX_APP_MESSAGES);
+    let n_dropped = Arc::new(AtomicU64::new(0));
+    let dropped = Arc::clone(&n_dropped);
     let (log_events, log_inbox) = mpsc::channel(MAX_LOG_EVENTS);
     let (calls, calls_inbox) = mpsc::channel(MAX_CALLS);
     let is_takeover = !loaded.records.is_empty();
     let first_seq = if is_takeover { TAKEOVER_SEQ } else { 0 };
-    let balancer = Balancer::start(first_seq, move |event| {
-        // Closed only while the daemon ends.
-        let _ = balance_events.send(event);
+    let balancer = Balancer::start(first_seq, move |event| match event {
+        BalanceEvent::Raw { run, line } => {
+            if app_messages.try_send((run, line)).is_err() {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // A handful per run and socket; closed only while the daemon ends.
+        event => drop(balance_events.send(event)),
     })?;
     let pump = LogPump::start(Box::new(move |event| {
         log_events.try_send(event).map_err(|refused| match refused {
@@ -104,6 +114,7 @@ pub(crate) fn set_up(
         children,
         parked,
         boot_id,
+        exits: restored.exits.iter().copied().collect(),
         ended: Vec::new(),
     };
     let supervisor = past.supervisor(&loaded);
@@ -112,6 +123,7 @@ pub(crate) fn set_up(
         parked,
         boot_id,
         ended,
+        ..
     } = past;
     let parts = Parts {
         supervisor,
@@ -129,16 +141,15 @@ pub(crate) fn set_up(
     for (pid, status) in restored.exits {
         hub.children.orphan_exited(pid, status);
     }
-    for run in ended {
-        hub.handle(Event::Exited {
-            run,
-            status: ExitStatus::Unknown,
-        });
+    for (run, status) in ended {
+        hub.handle(Event::Exited { run, status });
         hub.handle(Event::TreeGone { run });
     }
     let inbox = Inbox {
         children: children_inbox,
         balance: balance_inbox,
+        apps: app_inbox,
+        n_dropped,
         logs: log_inbox,
         keeper: keeper_inbox,
         signals: listen_to_signals(signals),
@@ -252,8 +263,10 @@ struct Past {
     children: Children,
     parked: BTreeMap<String, OwnedFd>,
     boot_id: String,
-    /// Runs the store knows and the kernel does not.
-    ended: Vec<Incarnation>,
+    /// How orphans ended that nobody looked after, by pid.
+    exits: BTreeMap<u32, ExitStatus>,
+    /// Runs the store knows and the kernel does not, and how they ended.
+    ended: Vec<(Incarnation, ExitStatus)>,
 }
 
 impl Past {
@@ -307,7 +320,9 @@ impl Past {
                 .children
                 .adopt(run, pm_id, saved.pid, saved.start_time, stdin)
         {
-            self.ended.push(run);
+            let status = self.exits.get(&saved.pid).copied().filter(|_| is_same_boot);
+            self.ended
+                .push((run, status.unwrap_or(ExitStatus::Unknown)));
         }
         true
     }
@@ -380,6 +395,7 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
         })
         .collect();
     for (run, pm_id, plan, keys, is_stopping) in runs {
+        hub.children.set_pid_path(run, &plan.pid_path);
         let mut fds = by_run.remove(&run).unwrap_or_default();
         if let (Some(out), Some(err), Some(channel)) =
             (fds.remove("out"), fds.remove("err"), fds.remove("ipc"))

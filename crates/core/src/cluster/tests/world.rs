@@ -338,10 +338,10 @@ impl World {
         self.decide(|primary, out| primary.gone(run, now, out));
     }
 
-    pub(super) fn trim(&mut self, n_slots: u32) {
+    pub(super) fn keep_slots(&mut self, live: &[u32]) {
         let now = self.now;
         self.deliberate.extend(PORTS);
-        self.decide(|primary, out| primary.trim(&app(), n_slots, now, out));
+        self.decide(|primary, out| primary.keep_slots(&app(), live, now, out));
     }
 
     pub(super) fn sleep(&mut self, millis: u64) {

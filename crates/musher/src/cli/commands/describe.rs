@@ -8,7 +8,7 @@ use crate::cli::verbs::Outcome;
 
 /// Prints a description of each process of the name or id.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     let wanted = ctx.parsed.operands[0].clone();
     let found: Vec<Process<'_>> = list
         .iter()

@@ -33,7 +33,7 @@ const RUNTIME_FIELDS: &[&str] = &[
 
 /// Prints one `key: value` line per variable.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     let wanted = ctx.parsed.operands[0].clone();
     let found = list
         .iter()

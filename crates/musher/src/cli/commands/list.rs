@@ -34,14 +34,14 @@ fn screen(text: &str) -> String {
 
 /// Prints the list as one line of JSON, without a newline.
 pub(in crate::cli) fn jlist(ctx: &mut Context) -> Outcome {
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     ctx.console.data(&Value::Array(list).to_string());
     Ok(0)
 }
 
 /// Prints the list as Node shows it, without a newline.
 pub(in crate::cli) fn prettylist(ctx: &mut Context) -> Outcome {
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     ctx.console.data(&inspect(&Value::Array(list)));
     Ok(0)
 }

@@ -17,7 +17,7 @@ const NOT_SAVED: [&str; 3] = ["instances", "pm_id", "prev_restart_delay"];
 /// Saves the list; an empty one only by force.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     ctx.console.say("Saving current process list...");
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     let entries: Vec<Value> = list
         .iter()
         .map(Process)

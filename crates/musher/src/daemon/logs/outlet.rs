@@ -152,7 +152,6 @@ impl Outlet {
             n_under_way: Arc::clone(&self.n_under_way),
         };
         let event = LogEvent::Text {
-            run: origin.run,
             pm_id: origin.pm_id,
             stream: origin.stream,
             text: Bytes::from_owner(counted),

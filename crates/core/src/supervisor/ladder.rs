@@ -1,0 +1,95 @@
+//! The stop ladder of one run: asked, killed, stuck.
+//!
+//! It ends a run and never decides whether one is to end.
+
+use super::action::Action;
+use super::lifecycle::Ctx;
+use super::run::{Phase, Run, Rung, Stopping};
+use crate::exit::Signal;
+use crate::time::Millis;
+
+/// What SIGKILL gets to take effect before a process counts as unkillable,
+/// however short the app's `kill_timeout`: a busy machine reaps late.
+pub const SIGKILL_PATIENCE: Millis = Millis(1000);
+
+/// Begins the end of a run: the first rung of the stop ladder.
+pub fn begin_stop(run: &mut Run, ctx: &mut Ctx<'_>) {
+    if run.is_stopping() {
+        return;
+    }
+    let stop = &run.spec.stop;
+    let by_message = stop.with_message && !matches!(run.phase, Phase::Spawning);
+    if by_message {
+        ctx.out.push(Action::AskToShutDown { run: run.id });
+    }
+    let signal = (!by_message).then_some(stop.signal);
+    ctx.out.push(Action::Kill {
+        run: run.id,
+        signal,
+        tree: stop.treekill,
+    });
+    run.phase = Phase::Stopping(Stopping {
+        rung: Rung::Asked {
+            // At least one tick, so that a deadline always lies ahead.
+            kill_at: ctx.now.mono + stop.kill_timeout.max(Millis(1)),
+        },
+        exited: None,
+        tree_gone: false,
+    });
+}
+
+/// Climbs the stop ladder when its time has come. Returns whether the run
+/// turned out to be unkillable.
+pub fn climb(run: &mut Run, name: &str, ctx: &mut Ctx<'_>) -> bool {
+    let now = ctx.now.mono;
+    let Phase::Stopping(stopping) = &mut run.phase else {
+        return false;
+    };
+    match stopping.rung {
+        Rung::Asked { kill_at } if kill_at <= now => {
+            let timeout = run.spec.stop.kill_timeout;
+            let pid = run.pid.unwrap_or(0);
+            ctx.out.push(Action::Log(format!(
+                "Process with pid {pid} ({name}) still alive after {}ms, sending SIGKILL",
+                timeout.get()
+            )));
+            ctx.out.push(Action::Kill {
+                run: run.id,
+                signal: Some(Signal::KILL),
+                tree: true,
+            });
+            if planted!(LadderStays) {
+                return false;
+            }
+            stopping.rung = Rung::Killed {
+                give_up_at: now + timeout.max(SIGKILL_PATIENCE),
+            };
+            false
+        }
+        Rung::Killed { give_up_at } if give_up_at <= now => {
+            stopping.rung = Rung::Stuck;
+            true
+        }
+        Rung::Asked { .. } | Rung::Killed { .. } | Rung::Stuck => false,
+    }
+}
+
+/// Puts a stuck run back on the last rung: a person asked again.
+pub fn retry_stuck(run: &mut Run, ctx: &mut Ctx<'_>) {
+    let Phase::Stopping(stopping) = &mut run.phase else {
+        return;
+    };
+    match stopping.rung {
+        Rung::Stuck => {
+            ctx.out.push(Action::Kill {
+                run: run.id,
+                signal: Some(Signal::KILL),
+                tree: true,
+            });
+            stopping.rung = Rung::Killed {
+                give_up_at: ctx.now.mono + run.spec.stop.kill_timeout.max(SIGKILL_PATIENCE),
+            };
+        }
+        Rung::Asked { .. } | Rung::Killed { .. } => {}
+    }
+}

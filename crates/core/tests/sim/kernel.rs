@@ -1,0 +1,318 @@
+//! A fake kernel: processes that start, speak, misbehave and die.
+//!
+//! It knows nothing of policy. Everything it has to say is queued with a time;
+//! the world delivers what is due in any order, so that every order in which
+//! a real machine may answer is generated.
+
+use crate::generate::Swarm;
+use crate::rng::Rng;
+use musher_core::exit::{ExitStatus, Signal};
+use musher_core::id::{Incarnation, PmId};
+use musher_core::supervisor::{Action, AppMessage, Channel, Event, SpawnFailure};
+use musher_core::time::{Millis, Mono};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One fake process, kept after its death so that late words of it can come.
+#[derive(Debug)]
+pub(crate) struct Fake {
+    pub(crate) pm_id: PmId,
+    pub(crate) pid: u32,
+    /// The main process lives.
+    pub(crate) is_alive: bool,
+    /// Descendants live.
+    pub(crate) has_tree: bool,
+    /// `Exited` or `SpawnFailed` was delivered.
+    pub(crate) end_told: bool,
+    /// A `Kill` was carried out: `TreeGone` is owed.
+    pub(crate) is_watched: bool,
+    kills_tree: bool,
+    tree_gone_queued: bool,
+    exec_fails: bool,
+    /// How long it takes to obey; `None` ignores all but SIGKILL.
+    obeys_after: Option<u64>,
+    unkillable_until: Mono,
+    tree_outlives: Option<u64>,
+}
+
+/// What will happen.
+#[derive(Debug)]
+enum Pending {
+    Deliver(Event),
+    Exit(Incarnation, ExitStatus),
+    TreeDies(Incarnation),
+    Say(Incarnation, AppMessage),
+}
+
+#[derive(Default)]
+pub(crate) struct Kernel {
+    pub(crate) fakes: BTreeMap<Incarnation, Fake>,
+    queue: Vec<(Mono, Pending)>,
+}
+
+impl Kernel {
+    /// Returns when the next thing happens.
+    pub(crate) fn next_at(&self) -> Option<Mono> {
+        self.queue.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Returns whether anything of a slot lives, descendants included if the
+    /// stop was to take them along.
+    pub(crate) fn lives(&self, pm_id: PmId) -> bool {
+        self.fakes
+            .values()
+            .filter(|fake| fake.pm_id == pm_id)
+            .any(|fake| fake.is_alive || (fake.is_watched && fake.kills_tree && fake.has_tree))
+    }
+
+    /// Lets one thing happen that is due, chosen by chance. Returns what the
+    /// supervisor hears of it, if it does, or `None` if nothing was due.
+    pub(crate) fn happen(
+        &mut self,
+        now: Mono,
+        rng: &mut Rng,
+        swarm: &Swarm,
+    ) -> Option<Option<Event>> {
+        let due: Vec<usize> = (0..self.queue.len())
+            .filter(|index| self.queue[*index].0 <= now)
+            .collect();
+        if due.is_empty() {
+            return None;
+        }
+        let (_, pending) = self.queue.swap_remove(rng.pick(&due));
+        Some(match pending {
+            Pending::Deliver(event) => self.deliver(event, now, rng),
+            Pending::Exit(run, status) => {
+                self.exit(run, status, now, rng);
+                None
+            }
+            Pending::TreeDies(run) => {
+                if let Some(fake) = self.fakes.get_mut(&run) {
+                    fake.has_tree = false;
+                }
+                self.watch(run, now, rng);
+                None
+            }
+            Pending::Say(run, message) => {
+                let is_alive = self.fakes.get(&run).is_some_and(|fake| fake.is_alive);
+                (is_alive || swarm.stale).then_some(Event::Message { run, message })
+            }
+        })
+    }
+
+    fn deliver(&mut self, event: Event, now: Mono, rng: &mut Rng) -> Option<Event> {
+        if let Event::Exited { run, .. } = &event
+            && let Some(fake) = self.fakes.get_mut(run)
+        {
+            fake.end_told = true;
+        }
+        if let Event::SpawnFailed { run, .. } = &event {
+            let run = *run;
+            if let Some(fake) = self.fakes.get_mut(&run) {
+                fake.end_told = true;
+                fake.is_alive = false;
+                fake.has_tree = false;
+            }
+            self.watch(run, now, rng);
+        }
+        Some(event)
+    }
+
+    fn exit(&mut self, run: Incarnation, status: ExitStatus, now: Mono, rng: &mut Rng) {
+        let Some(fake) = self.fakes.get_mut(&run) else {
+            return;
+        };
+        if !fake.is_alive || fake.exec_fails {
+            return;
+        }
+        fake.is_alive = false;
+        if let Some(span) = fake.tree_outlives {
+            self.queue
+                .push((now + Millis(span), Pending::TreeDies(run)));
+        } else {
+            fake.has_tree = false;
+        }
+        let heard = now + Millis(rng.below(3));
+        self.queue
+            .push((heard, Pending::Deliver(Event::Exited { run, status })));
+        self.watch(run, now, rng);
+    }
+
+    /// Queues the `TreeGone` that is owed, once.
+    fn watch(&mut self, run: Incarnation, now: Mono, rng: &mut Rng) {
+        let Some(fake) = self.fakes.get_mut(&run) else {
+            return;
+        };
+        let is_left = fake.is_alive || (fake.kills_tree && fake.has_tree);
+        if fake.is_watched && !is_left && !fake.tree_gone_queued {
+            fake.tree_gone_queued = true;
+            let heard = now + Millis(rng.below(3));
+            self.queue
+                .push((heard, Pending::Deliver(Event::TreeGone { run })));
+        }
+    }
+
+    /// Carries out an action.
+    pub(crate) fn carry_out(&mut self, action: &Action, now: Mono, rng: &mut Rng, swarm: &Swarm) {
+        if let Action::Spawn { run, pm_id, plan } = action {
+            self.spawn(*run, *pm_id, plan.channel, now, rng, swarm);
+        }
+        if let Action::Kill { run, signal, tree } = action {
+            self.kill(*run, *signal, *tree, now, rng);
+        }
+        if let Action::AskToShutDown { run } = action {
+            self.ask(*run, ExitStatus::Code(0), now);
+        }
+        if let Action::Signal { run, signal } = action
+            && rng.percent(30)
+        {
+            self.ask(*run, ExitStatus::Signal(*signal), now);
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        run: Incarnation,
+        pm_id: PmId,
+        channel: Channel,
+        now: Mono,
+        rng: &mut Rng,
+        swarm: &Swarm,
+    ) {
+        let exec_fails = swarm.spawn_faults && rng.percent(15);
+        let fake = Fake {
+            pm_id,
+            pid: self.lowest_free_pid(),
+            is_alive: true,
+            has_tree: swarm.trees && rng.percent(40),
+            end_told: false,
+            is_watched: false,
+            kills_tree: false,
+            tree_gone_queued: false,
+            exec_fails,
+            obeys_after: (!(swarm.deaf && rng.percent(40))).then(|| rng.pick(&[0, 5, 300, 1600])),
+            unkillable_until: if swarm.unkillable && rng.percent(25) {
+                now + Millis(rng.below(20_000))
+            } else {
+                now
+            },
+            tree_outlives: (swarm.trees && rng.percent(60)).then(|| rng.pick(&[1, 200, 9000])),
+        };
+        let exec = if swarm.slow_exec && rng.percent(30) {
+            rng.below(5000)
+        } else {
+            rng.below(4)
+        };
+        let told = now + Millis(exec);
+        let answer = if exec_fails {
+            let kind = rng.pick(&[SpawnFailure::Permanent, SpawnFailure::Transient]);
+            let reason = "exec: no".to_owned();
+            Event::SpawnFailed { run, reason, kind }
+        } else {
+            let (pid, version) = (fake.pid, Some(run.to_string()));
+            Event::Spawned { run, pid, version }
+        };
+        self.fakes.insert(run, fake);
+        self.queue.push((told, Pending::Deliver(answer)));
+        if !exec_fails {
+            self.plan_words(run, channel, told, rng, swarm);
+            self.plan_death(run, told, rng, swarm);
+        }
+    }
+
+    fn plan_words(
+        &mut self,
+        run: Incarnation,
+        channel: Channel,
+        from: Mono,
+        rng: &mut Rng,
+        swarm: &Swarm,
+    ) {
+        let mut words = vec![AppMessage::Ready, AppMessage::NodeVersion(run.to_string())];
+        if channel == Channel::Worker {
+            words.push(AppMessage::Online);
+            words.push(AppMessage::Listening {
+                key: "4:3000".to_owned(),
+            });
+            if rng.percent(20) {
+                words.push(AppMessage::Disconnecting);
+            }
+        }
+        words.push(AppMessage::Action(
+            serde_json::json!({"action_name": run.to_string()}),
+        ));
+        for word in words {
+            if swarm.silent && rng.percent(25) {
+                continue;
+            }
+            // Sometimes before `Spawned` is heard of, sometimes long after.
+            let at = if swarm.late && rng.percent(30) {
+                from + Millis(rng.below(6000))
+            } else {
+                Mono(from.0.saturating_sub(1)) + Millis(rng.below(30))
+            };
+            self.queue.push((at, Pending::Say(run, word)));
+        }
+    }
+
+    fn plan_death(&mut self, run: Incarnation, from: Mono, rng: &mut Rng, swarm: &Swarm) {
+        if !(swarm.crashes && rng.percent(70)) {
+            return;
+        }
+        let life = rng.pick(&[0, 10, 400, 1500, 7000, 31_000]);
+        let status = rng.pick(&[
+            ExitStatus::Code(0),
+            ExitStatus::Code(1),
+            ExitStatus::Signal(Signal(11)),
+            ExitStatus::Unknown,
+        ]);
+        self.queue
+            .push((from + Millis(life), Pending::Exit(run, status)));
+    }
+
+    fn ask(&mut self, run: Incarnation, status: ExitStatus, now: Mono) {
+        if let Some(fake) = self.fakes.get(&run)
+            && let Some(grace) = fake.obeys_after
+        {
+            self.queue
+                .push((now + Millis(grace), Pending::Exit(run, status)));
+        }
+    }
+
+    fn kill(
+        &mut self,
+        run: Incarnation,
+        signal: Option<Signal>,
+        tree: bool,
+        now: Mono,
+        rng: &mut Rng,
+    ) {
+        let Some(fake) = self.fakes.get_mut(&run) else {
+            return;
+        };
+        fake.is_watched = true;
+        // Once its tree was reported gone the rest is nobody's business.
+        fake.kills_tree |= tree && !fake.tree_gone_queued;
+        if signal == Some(Signal::KILL) {
+            let at = fake.unkillable_until.max(now) + Millis(rng.below(5));
+            let status = ExitStatus::Signal(Signal::KILL);
+            self.queue.push((at, Pending::Exit(run, status)));
+            if tree {
+                self.queue.push((at, Pending::TreeDies(run)));
+            }
+        } else if let Some(signal) = signal {
+            self.ask(run, ExitStatus::Signal(signal), now);
+        }
+        self.watch(run, now, rng);
+    }
+
+    /// The smallest pid no living process has: pids are reused all the time.
+    fn lowest_free_pid(&self) -> u32 {
+        let used: BTreeSet<u32> = self
+            .fakes
+            .values()
+            .filter(|fake| fake.is_alive)
+            .map(|fake| fake.pid)
+            .collect();
+        (100..).find(|pid| !used.contains(pid)).unwrap()
+    }
+}
