@@ -307,13 +307,9 @@ fn push_problems(processes: &[Process<'_>], options: &ListOptions, out: &mut Str
     }
     let limit = options.width.unwrap_or(usize::MAX);
     for (name, reason, ids) in problems.iter().take(MAX_PROBLEMS) {
-        let text = boxes::printable(&format!("{name} ({}): {reason}", ids.join(", ")));
-        let n_columns = text.width().min(limit);
-        out.push_str(&paint(
-            &boxes::cut(&text, n_columns),
-            Color::Red,
-            options.color,
-        ));
+        let text = format!("{name} ({}): {reason}", ids.join(", "));
+        let text = boxes::wrap(&text, limit);
+        out.push_str(&paint(&text, Color::Red, options.color));
         let word = word(name);
         out.push_str(&format!(
             "\n  see: musher logs {word}, musher describe {word}\n"

@@ -71,8 +71,7 @@ fn no_line_is_wider_than_the_terminal_and_layouts_follow_the_width() {
         let text = super::list(&list, &options(Some(width)));
         let header = text.lines().nth(1).unwrap();
         assert_eq!(header.matches('│').count(), columns + 1, "{width}: {text}");
-        let is_cut = text.contains("a-rather-long-nam…");
-        assert_eq!(is_cut, columns > 3, "{width}: {text}");
+        assert!(text.contains("a-rather-long-"), "{width}: {text}");
     }
     let small = [process(0, "api", "online")];
     for (width, columns) in [(40, 3), (50, 5), (80, 7), (134, 13), (200, 13)] {
@@ -112,10 +111,8 @@ it's me (3): exit 1, 16 times in 9 s
     assert!(text.ends_with(expected), "{text}");
     options.width = Some(30);
     let text = super::list(&list, &options);
-    assert!(
-        text.contains("\napi (0, 1): exit 1, 16 times …\n"),
-        "{text}"
-    );
+    let wrapped = "\napi (0, 1): exit 1, 16 times\nin 9 s\n  see: ";
+    assert!(text.contains(wrapped), "{text}");
 }
 
 #[test]
