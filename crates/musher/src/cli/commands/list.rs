@@ -15,7 +15,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     if ctx.parsed.attributes.contains_key("watch") && ctx.console.width.is_some() {
         loop {
             let list = ctx.list()?;
-            ctx.console.width = terminal_width(&std::io::stdout());
+            ctx.console.width = terminal_width(std::io::stdout());
             let screen = screen(&ctx.table_of(&list), n_rows());
             ctx.console.data(&screen);
             std::thread::sleep(REDRAW);
