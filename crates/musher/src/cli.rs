@@ -63,7 +63,7 @@ fn console(style: Style) -> Console {
         color_out: wants_color(is_terminal, var),
         color_err: wants_color(std::io::stderr().is_terminal(), var),
         silent: var("PM2_SILENT").is_some_and(|value| !value.is_empty()),
-        width: terminal_width(&stdout).filter(|_| is_terminal),
+        width: is_terminal.then(|| terminal_width(&stdout)).flatten(),
         out: Box::new(stdout),
         err: Box::new(std::io::stderr()),
     }
@@ -120,6 +120,11 @@ fn run(ctx: &mut Context, argv: &[String]) -> u8 {
         Err(Failure::Told) => 1,
         Err(Failure::Error(text)) => {
             ctx.console.error(&text);
+            1
+        }
+        Err(Failure::Helped { text, help }) => {
+            ctx.console.error(&text);
+            ctx.console.help(&help);
             1
         }
     }

@@ -7,7 +7,7 @@
 mod launch;
 mod subscriber;
 
-pub(crate) use launch::ensure_daemon;
+pub(crate) use launch::{connect, ensure_daemon};
 pub(crate) use subscriber::Subscriber;
 
 use crate::paths::Paths;

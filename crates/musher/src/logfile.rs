@@ -30,6 +30,15 @@ pub(crate) struct LogFileError {
     source: io::Error,
 }
 
+/// What of a block may be coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The line that names the file.
+    Heading,
+    /// What stands before a line.
+    Label,
+}
+
 /// The last lines of one log file.
 #[derive(Debug)]
 pub(crate) struct TailBlock {
@@ -79,16 +88,22 @@ impl TailBlock {
     }
 
     /// Writes the block as PM2 does: `<path> last <n> lines:`, then the lines
-    /// behind the label.
+    /// behind the label. `paint` may put colours around a part.
     ///
     /// # Errors
     /// Those of `out`.
-    pub(crate) fn write(&self, label: &str, out: &mut impl Write) -> io::Result<()> {
-        let path = self.path.display();
-        writeln!(out, "{path} last {} lines:", self.n_lines)?;
-        let label = format!("{label:<LABEL_WIDTH$.LABEL_WIDTH$}");
+    pub(crate) fn write(
+        &self,
+        label: &str,
+        paint: impl Fn(Part, &str) -> String,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        let heading = format!("{} last {} lines:", self.path.display(), self.n_lines);
+        writeln!(out, "{}", paint(Part::Heading, &heading))?;
+        let label = format!("{label:<LABEL_WIDTH$.LABEL_WIDTH$} | ");
+        let label = paint(Part::Label, &label);
         for line in self.lines() {
-            write!(out, "{label} | ")?;
+            write!(out, "{label}")?;
             out.write_all(line)?;
             out.write_all(b"\n")?;
         }
@@ -176,9 +191,12 @@ mod tests {
         let mut block = tail_of(b"one\ntwo\nthree", 2);
         block.path = PathBuf::from("/l/tick-out.log");
         let mut out = Vec::new();
-        block.write(&label(PmId(0), "tick"), &mut out).unwrap();
+        let plain = |_, text: &str| text.to_owned();
         block
-            .write(&label(PmId(12), "very-long"), &mut out)
+            .write(&label(PmId(0), "tick"), plain, &mut out)
+            .unwrap();
+        block
+            .write(&label(PmId(12), "very-long"), plain, &mut out)
             .unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),

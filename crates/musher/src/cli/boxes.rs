@@ -149,22 +149,19 @@ pub(super) fn printable(text: &str) -> String {
     text.replace(|character: char| character.is_control(), "?")
 }
 
-/// Returns a line of text within `limit` columns.
-pub(super) fn cut(text: &str, limit: usize) -> String {
-    let mut table = table(
-        &[limit],
-        &[],
-        &[vec![(text.to_owned(), None)]],
-        Overflow::Cut,
-    );
+/// Returns a text broken into lines of at most `limit` columns.
+pub(super) fn wrap(text: &str, limit: usize) -> String {
+    let rows = [vec![(text.to_owned(), None)]];
+    let mut table = table(&[limit], &[], &rows, Overflow::Wrap);
     for column in table.column_iter_mut() {
         column.set_padding((0, 0));
     }
-    table
-        .load_style(TableStyle::new())
+    table.load_style(TableStyle::new());
+    let lines: Vec<String> = table
         .lines()
         .map(|line| line.trim_end_matches(' ').to_owned())
-        .collect()
+        .collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]

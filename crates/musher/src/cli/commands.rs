@@ -1,6 +1,7 @@
 //! One file per verb or family of verbs.
 
 pub(super) mod actions;
+pub(super) mod completion;
 pub(super) mod config;
 pub(super) mod describe;
 pub(super) mod env;

@@ -1,7 +1,7 @@
 //! What every command needs: paths, console, parsed line, the connection.
 
 use super::caller::Caller;
-use super::output::{Console, Failure};
+use super::output::{Console, Failure, SEE_LIST};
 use super::parse::Parsed;
 use super::process::Process;
 use super::table::{self, ListOptions};
@@ -60,14 +60,25 @@ impl Context {
     /// Returns the connection if a daemon runs; never starts one.
     pub(super) fn running_daemon(&mut self) -> Result<Option<&mut Client>, Failure> {
         if self.client.is_none() {
-            self.client = Client::connect(&self.paths)?;
+            self.client = client::connect(&self.paths)?;
         }
         Ok(self.client.as_mut())
     }
 
-    /// Asks the daemon for the list of processes, ascending ids.
+    /// Asks the daemon for the list of processes, ascending ids, without their
+    /// environments, which are most of its bytes. PM2's daemon sends them all
+    /// the same.
     pub(super) fn list(&mut self) -> Result<Vec<Value>, Failure> {
-        match self.daemon()?.read("getMonitorData", json!({}))? {
+        self.monitor_data(json!({"slim": true}))
+    }
+
+    /// Asks for the list with environments.
+    pub(super) fn full_list(&mut self) -> Result<Vec<Value>, Failure> {
+        self.monitor_data(json!({}))
+    }
+
+    fn monitor_data(&mut self, argument: Value) -> Result<Vec<Value>, Failure> {
+        match self.daemon()?.read("getMonitorData", argument)? {
             Value::Array(list) => Ok(list),
             other => Err(Failure::Error(format!(
                 "the daemon sent no process list but {other}"
@@ -123,11 +134,11 @@ impl Context {
             Ok(ids) => Ok(ids),
             Err(error @ TargetError::NoneFound) => {
                 self.console.warn_err(&error.to_string());
+                self.console.help(SEE_LIST);
                 Err(Failure::Told)
             }
-            Err(error @ (TargetError::NotFound(_) | TargetError::BadRegex { .. })) => {
-                Err(error.into())
-            }
+            Err(error @ TargetError::NotFound(_)) => Err(Failure::unlisted(error.to_string())),
+            Err(error @ TargetError::BadRegex { .. }) => Err(error.into()),
         }
     }
 }

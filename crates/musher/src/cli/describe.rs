@@ -177,13 +177,19 @@ fn push_env(process: Process<'_>, options: &DescribeOptions<'_>, out: &mut Strin
 fn push_hints(process: Process<'_>, options: &DescribeOptions<'_>, out: &mut String) {
     let command = command(options);
     let (name, id) = (process.name(), process.id());
-    for line in [
-        " Add your own code metrics: http://bit.ly/code-metrics".to_owned(),
-        format!(" Use `{command} logs {name} [--lines 1000]` to display logs"),
-        format!(" Use `{command} env {id}` to display environment variables"),
-        format!(" Use `{command} monit` to monitor CPU and Memory usage {name}"),
-    ] {
-        out.push_str(&line);
+    let as_pm2 = options.style == Style::Pm2;
+    let lines = [
+        as_pm2.then(|| " Add your own code metrics: http://bit.ly/code-metrics".to_owned()),
+        Some(format!(
+            " Use `{command} logs {name} [--lines 1000]` to display logs"
+        )),
+        Some(format!(
+            " Use `{command} env {id}` to display environment variables"
+        )),
+        as_pm2.then(|| format!(" Use `{command} monit` to monitor CPU and Memory usage {name}")),
+    ];
+    for line in lines.into_iter().flatten() {
+        out.push_str(&paint(&line, Color::Dim, options.color));
         out.push('\n');
     }
 }

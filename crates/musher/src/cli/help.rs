@@ -63,7 +63,7 @@ pub(super) fn of(verb: &Verb, style: Style) -> String {
             );
         }
     }
-    if matches!(verb.name, "start" | "restart" | "reload") {
+    if verb.takes_attributes() {
         push_attributes(&mut out);
     }
     out
@@ -75,6 +75,11 @@ fn push_attributes(out: &mut String) {
             line(&flag(found.long, found.short, found.value), row.doc, out);
         }
     }
+}
+
+/// Returns the name of the program.
+pub(super) fn program(style: Style) -> &'static str {
+    names(style).0
 }
 
 fn names(style: Style) -> (&'static str, &'static str) {

@@ -28,6 +28,9 @@ pub(super) enum Color {
     Heading,
 }
 
+/// The next step after a name or id nobody has.
+pub(super) const SEE_LIST: &str = "`musher list` shows names, ids and namespaces";
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -35,6 +38,23 @@ pub(super) enum Failure {
     Told,
     /// A text still to be told as an error.
     Error(String),
+    /// The same, and what to do next.
+    Helped {
+        /// What happened.
+        text: String,
+        /// The next step.
+        help: String,
+    },
+}
+
+impl Failure {
+    /// Returns a failure about something that is not in the list.
+    pub(super) fn unlisted(text: String) -> Failure {
+        Failure::Helped {
+            text,
+            help: SEE_LIST.to_owned(),
+        }
+    }
 }
 
 impl<E: std::error::Error> From<E> for Failure {
@@ -133,6 +153,14 @@ impl Console {
         let prefix = format!("[{}][ERROR]", self.name());
         let prefix = paint(&prefix, Color::Red, self.color_err);
         self.err_line(&format!("{prefix} {text}"));
+    }
+
+    /// Says what to do next, below an error. Scripts compare all that PM2
+    /// says, so as PM2 nothing is said.
+    pub(super) fn help(&mut self, text: &str) {
+        if self.style == Style::Musher {
+            self.err_line(&format!("  help: {text}"));
+        }
     }
 
     /// Writes a line of a message to stdout.

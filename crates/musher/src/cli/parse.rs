@@ -7,7 +7,7 @@
 use super::options::OPTIONS;
 use super::verbs::{self, Verb};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use musher_core::app::attributes::{self, FlagValue};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -184,6 +184,37 @@ fn grammar() -> Command {
         }
     }
     command
+}
+
+/// Returns the grammar as a tree of verbs, as scripts that complete need it.
+/// Lines are not parsed by it: PM2 lets options stand before the verb.
+pub(super) fn tree(program: &'static str) -> Command {
+    let bare = |name: &'static str| {
+        Command::new(name)
+            .disable_help_flag(true)
+            .disable_version_flag(true)
+            .disable_help_subcommand(true)
+    };
+    let verbs = verbs::VERBS.iter().filter(|verb| !verb.doc.is_empty());
+    bare(program).subcommands(verbs.map(|verb| {
+        let own = OPTIONS
+            .iter()
+            .filter(|option| option.verbs.is_empty() || option.verbs.contains(&verb.name))
+            .map(|option| arg(option.long, option.short, option.value).help(option.doc));
+        let attributes = attributes::flags()
+            .filter(|_| verb.takes_attributes())
+            .flat_map(|row| row.flags.iter().map(move |flag| (row, flag)))
+            .map(|(row, flag)| arg(flag.long, flag.short, flag.value).help(row.doc));
+        bare(verb.name)
+            .about(verb.doc)
+            .visible_aliases(verb.aliases)
+            .args(own.chain(attributes))
+            .arg(
+                Arg::new("words")
+                    .num_args(0..)
+                    .value_hint(ValueHint::FilePath),
+            )
+    }))
 }
 
 fn arg(long: &'static str, short: Option<char>, value: FlagValue) -> Arg {

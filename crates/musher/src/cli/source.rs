@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::output::Failure;
-use crate::ecosystem::{self, App, CliOverrides, Environment};
+use crate::ecosystem::{self, App, CliOverrides, Environment, LoadError};
 use crate::paths::Style;
 use musher_core::app::attributes::{ConfigError, Severity};
 use musher_core::app::resolve::Resolved;
@@ -23,7 +23,7 @@ pub(super) fn is_config(word: &str) -> bool {
 /// # Errors
 /// Every mistake of the file was printed, and nothing may be done.
 pub(super) fn file(ctx: &mut Context, path: &str) -> Result<Vec<App>, Failure> {
-    let only = ctx.parsed.value("only").unwrap_or("");
+    let only = ctx.parsed.value("only").unwrap_or("").to_owned();
     let overrides = CliOverrides {
         only: only
             .split([',', ' '])
@@ -35,7 +35,8 @@ pub(super) fn file(ctx: &mut Context, path: &str) -> Result<Vec<App>, Failure> {
         fill: typed(ctx, &FILLING),
         argv: std::env::args().skip(1).collect(),
     };
-    let outcome = ecosystem::resolve_file(path, &overrides, &environment(ctx)?)?;
+    let resolved = ecosystem::resolve_file(path, &overrides, &environment(ctx)?);
+    let outcome = resolved.map_err(|error| unreadable(ctx, &error))?;
     if ctx.console.style == Style::Pm2 {
         tell(ctx, &outcome.problems);
     } else {
@@ -48,7 +49,34 @@ pub(super) fn file(ctx: &mut Context, path: &str) -> Result<Vec<App>, Failure> {
         tell_count(ctx, &outcome.problems);
         return Err(Failure::Told);
     }
+    if outcome.apps.is_empty() && !only.is_empty() && ctx.console.style == Style::Musher {
+        let declared = outcome.config.apps.iter();
+        let names: Vec<&str> = declared
+            .filter_map(|app| app.get("name")?.as_str())
+            .collect();
+        ctx.console.warn_err(&format!(
+            "no app of {path} is called {only}; it declares: {}",
+            names.join(", ")
+        ));
+    }
     Ok(outcome.apps)
+}
+
+/// Returns the failure of a file that cannot be read at all.
+pub(super) fn unreadable(ctx: &Context, error: &LoadError) -> Failure {
+    let text = error.to_string();
+    match error {
+        LoadError::NotFound { source, .. } => Failure::Helped {
+            text,
+            help: format!("{source}; relative paths start from {}", ctx.caller.cwd()),
+        },
+        LoadError::Malformed { .. }
+        | LoadError::NoRuntime { .. }
+        | LoadError::TimedOut { .. }
+        | LoadError::TooLarge { .. }
+        | LoadError::Engine { .. }
+        | LoadError::Shape { .. } => Failure::Error(text),
+    }
 }
 
 /// Returns the app of a script and the options on the line.

@@ -11,6 +11,8 @@ use serde_json::Value;
 use std::cmp::Ordering;
 use unicode_width::UnicodeWidthStr;
 
+/// Narrowest name column for the sake of more columns.
+const MIN_NAME_WIDTH: usize = 20;
 /// Widest name column.
 const MAX_NAME_WIDTH: usize = 40;
 /// Problems told below the table.
@@ -125,11 +127,19 @@ fn layout(
     let limit = options.width.unwrap_or(usize::MAX);
     let mut last = None;
     for columns in layouts {
-        let candidate = sized(columns);
+        let mut candidate = sized(columns);
+        // A shorter name is better than fewer columns.
+        let too_wide = total(&candidate.widths).saturating_sub(limit);
+        let names = columns
+            .iter()
+            .position(|column| matches!(column, Name | Module));
+        if let Some(width) = names.map(|at| &mut candidate.widths[at]) {
+            *width -= too_wide.min(width.saturating_sub(MIN_NAME_WIDTH));
+        }
         if total(&candidate.widths) <= limit {
             return candidate;
         }
-        last = Some(candidate);
+        last = Some(sized(columns));
     }
     let mut narrow = last.expect("there is at least one layout");
     squeeze(&mut narrow.widths, limit);
@@ -297,13 +307,9 @@ fn push_problems(processes: &[Process<'_>], options: &ListOptions, out: &mut Str
     }
     let limit = options.width.unwrap_or(usize::MAX);
     for (name, reason, ids) in problems.iter().take(MAX_PROBLEMS) {
-        let text = boxes::printable(&format!("{name} ({}): {reason}", ids.join(", ")));
-        let n_columns = text.width().min(limit);
-        out.push_str(&paint(
-            &boxes::cut(&text, n_columns),
-            Color::Red,
-            options.color,
-        ));
+        let text = format!("{name} ({}): {reason}", ids.join(", "));
+        let text = boxes::wrap(&text, limit);
+        out.push_str(&paint(&text, Color::Red, options.color));
         let word = word(name);
         out.push_str(&format!(
             "\n  see: musher logs {word}, musher describe {word}\n"

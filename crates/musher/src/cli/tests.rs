@@ -604,3 +604,26 @@ fn options_without_an_effect_are_told_once() {
     assert_eq!(world.run("list --watch").err, "");
     assert_eq!(world.run("stop web").err, "");
 }
+
+#[test]
+fn completion_knows_every_verb_of_the_help_in_three_shells() {
+    let world = World {
+        home: tempfile::tempdir().unwrap(),
+        style: Style::Musher,
+        answer: None,
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = world.run(&format!("completion {shell}"));
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        for verb in verbs::VERBS {
+            assert!(ran.out.contains(verb.name), "{shell}: {}", verb.name);
+        }
+        for option in ["--lines", "max-memory-restart"] {
+            let long = option.trim_start_matches('-');
+            assert!(ran.out.contains(long), "{shell}: {option}");
+        }
+    }
+    let ran = world.run("completion install");
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("musher completion bash"), "{}", ran.err);
+}

@@ -48,6 +48,11 @@ const fn verb(
 }
 
 impl Verb {
+    /// Returns true when attributes of apps may follow it.
+    pub(super) fn takes_attributes(&self) -> bool {
+        matches!(self.name, "start" | "restart" | "reload")
+    }
+
     const fn alias(self, aliases: &'static [&'static str]) -> Verb {
         Verb { aliases, ..self }
     }
@@ -256,9 +261,16 @@ pub(super) const VERBS: &[Verb] = &[
     verb(
         "config",
         "check <file>",
-        1,
+        0,
         "check a config file",
         commands::config::run,
+    ),
+    verb(
+        "completion",
+        "[bash|zsh|fish]",
+        0,
+        "print a script that completes commands and options",
+        commands::completion::run,
     ),
 ];
 

@@ -8,8 +8,8 @@ use musher_os::daemonize::{self, Readiness};
 use musher_os::lock::LockFile;
 use musher_os::spawn::SpawnError;
 use std::ffi::OsString;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Longest wait for a started daemon.
@@ -28,14 +28,33 @@ const N_LOG_LINES: usize = 10;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LaunchError {
     /// The home or the start lock cannot be used.
-    #[error("could not use the home {home}: {source}")]
+    #[error(
+        "could not use the home {home} ({source}); \
+         name a directory you can write with MUSHER_HOME or PM2_HOME"
+    )]
     Home {
         /// The home.
         home: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
-    /// The socket belongs to somebody else.
+    /// The daemon is somebody else's. The text begins with PM2's.
+    #[error(
+        "Permission denied, to give access to current user:\n\
+         $ sudo chown {user}:{user} {} {}\n\
+         or use a daemon of your own: set MUSHER_HOME or PM2_HOME to a directory you can write",
+        rpc_sock.display(),
+        pub_sock.display()
+    )]
+    Denied {
+        /// Who asks.
+        user: String,
+        /// The socket of requests.
+        rpc_sock: PathBuf,
+        /// The socket of events.
+        pub_sock: PathBuf,
+    },
+    /// The socket cannot be used.
     #[error("could not connect to {path}: {source}")]
     Connect {
         /// The socket.
@@ -53,7 +72,7 @@ pub(crate) enum LaunchError {
         why: &'static str,
         /// The daemon's log.
         log: PathBuf,
-        /// Its last lines.
+        /// Its last lines, or what is known without them.
         tail: String,
     },
     /// Another client holds the start lock for too long.
@@ -121,10 +140,25 @@ fn start_once(
     }
 }
 
-fn connect(paths: &Paths) -> Result<Option<Client>, LaunchError> {
-    Client::connect(paths).map_err(|source| LaunchError::Connect {
-        path: paths.rpc_sock.clone(),
-        source,
+/// Returns a connection to the daemon of a home; `None` when there is none.
+///
+/// # Errors
+/// [`LaunchError::Denied`], [`LaunchError::Home`], [`LaunchError::Connect`].
+pub(crate) fn connect(paths: &Paths) -> Result<Option<Client>, LaunchError> {
+    Client::connect(paths).map_err(|source| match source.kind() {
+        ErrorKind::PermissionDenied => LaunchError::Denied {
+            user: musher_os::user::name_of_uid(musher_os::user::effective_uid()),
+            rpc_sock: paths.rpc_sock.clone(),
+            pub_sock: paths.pub_sock.clone(),
+        },
+        ErrorKind::NotADirectory => LaunchError::Home {
+            home: paths.home.clone(),
+            source,
+        },
+        _ => LaunchError::Connect {
+            path: paths.rpc_sock.clone(),
+            source,
+        },
     })
 }
 
@@ -150,11 +184,24 @@ fn not_ready(paths: &Paths, why: &'static str) -> LaunchError {
         Ok(None) => "  (there is no log)".to_owned(),
         Err(error) => format!("  ({error})"),
     };
+    let mut tail = tail.trim_end().to_owned();
+    if is_full(&paths.home) {
+        let home = paths.home.display();
+        tail.push_str(&format!(
+            "\n  there is no room left on the file system of {home}; see `df {home}`"
+        ));
+    }
     LaunchError::NotReady {
         why,
         log: paths.log_file.clone(),
-        tail: tail.trim_end().to_owned(),
+        tail: tail.trim_matches('\n').to_owned(),
     }
+}
+
+/// Returns true when a file system has no free block or no free inode.
+fn is_full(directory: &Path) -> bool {
+    rustix::fs::statvfs(directory)
+        .is_ok_and(|disk| disk.f_bavail == 0 || (disk.f_files > 0 && disk.f_favail == 0))
 }
 
 #[cfg(test)]
@@ -164,7 +211,6 @@ mod tests {
     use std::fs::{self, File};
     use std::io::Write;
     use std::os::unix::net::UnixListener;
-    use std::path::Path;
 
     /// Its presence in the working directory turns this test program into a
     /// keeper; it ends when the file does.

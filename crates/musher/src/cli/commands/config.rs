@@ -11,13 +11,16 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     let operands = ctx.parsed.operands.clone();
     let (Some("check"), Some(path)) = (operands.first().map(String::as_str), operands.get(1))
     else {
-        return Err(Failure::Error("write `config check <file>`".to_owned()));
+        return Err(Failure::Error(
+            "write `musher config check <file>`".to_owned(),
+        ));
     };
     let overrides = CliOverrides {
         env_name: ctx.parsed.value("env").map(str::to_owned),
         ..CliOverrides::default()
     };
-    let outcome = ecosystem::resolve_file(path, &overrides, &source::environment(ctx)?)?;
+    let resolved = ecosystem::resolve_file(path, &overrides, &source::environment(ctx)?);
+    let outcome = resolved.map_err(|error| source::unreadable(ctx, &error))?;
     for problem in &outcome.problems {
         let text = ecosystem::render(&outcome.config.file, problem);
         ctx.console.err_line(&text);

@@ -2,13 +2,13 @@
 
 use crate::cli::context::Context;
 use crate::cli::describe::{DescribeOptions, describe};
-use crate::cli::output::Failure;
+use crate::cli::output::{Failure, SEE_LIST};
 use crate::cli::process::Process;
 use crate::cli::verbs::Outcome;
 
 /// Prints a description of each process of the name or id.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     let wanted = ctx.parsed.operands[0].clone();
     let found: Vec<Process<'_>> = list
         .iter()
@@ -17,6 +17,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
         .collect();
     if found.is_empty() {
         ctx.console.warn_err(&format!("{wanted} doesn't exist"));
+        ctx.console.help(SEE_LIST);
         return Err(Failure::Told);
     }
     let options = DescribeOptions {

@@ -33,16 +33,15 @@ const RUNTIME_FIELDS: &[&str] = &[
 
 /// Prints one `key: value` line per variable.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     let wanted = ctx.parsed.operands[0].clone();
     let found = list
         .iter()
         .map(Process)
         .find(|process| process.id().to_string() == wanted);
     let Some(process) = found else {
-        return Err(Failure::Error(format!(
-            "Modules with id {wanted} not found"
-        )));
+        let text = format!("Modules with id {wanted} not found");
+        return Err(Failure::unlisted(text));
     };
     let Some(fields) = process.0.get("pm2_env").and_then(Value::as_object) else {
         return Ok(0);

@@ -15,8 +15,8 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     if ctx.parsed.attributes.contains_key("watch") && ctx.console.width.is_some() {
         loop {
             let list = ctx.list()?;
-            ctx.console.width = terminal_width(&std::io::stdout());
-            let screen = screen(&ctx.table_of(&list));
+            ctx.console.width = terminal_width(std::io::stdout());
+            let screen = screen(&ctx.table_of(&list), n_rows());
             ctx.console.data(&screen);
             std::thread::sleep(REDRAW);
         }
@@ -25,23 +25,31 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     Ok(0)
 }
 
+/// Returns the rows of the terminal.
+fn n_rows() -> usize {
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .map_or(usize::MAX, |size| usize::from(size.ws_row))
+}
+
 /// Returns what draws a text over the last one: cursor home, each line cleared
-/// to its end, and the rest of the screen.
-fn screen(text: &str) -> String {
-    let lines = text.replace('\n', "\u{1b}[K\n");
+/// to its end, and the rest of the screen. What does not fit is left out, as
+/// scrolling would move the rest.
+fn screen(text: &str, n_rows: usize) -> String {
+    let lines = text.lines().take(n_rows.saturating_sub(1));
+    let lines: String = lines.map(|line| format!("{line}\u{1b}[K\n")).collect();
     format!("\u{1b}[H{lines}\u{1b}[J")
 }
 
 /// Prints the list as one line of JSON, without a newline.
 pub(in crate::cli) fn jlist(ctx: &mut Context) -> Outcome {
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     ctx.console.data(&Value::Array(list).to_string());
     Ok(0)
 }
 
 /// Prints the list as Node shows it, without a newline.
 pub(in crate::cli) fn prettylist(ctx: &mut Context) -> Outcome {
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     ctx.console.data(&inspect(&Value::Array(list)));
     Ok(0)
 }
@@ -52,6 +60,9 @@ mod tests {
 
     #[test]
     fn a_screen_leaves_nothing_of_the_last_one() {
-        assert_eq!(screen("a\nb\n"), "\u{1b}[Ha\u{1b}[K\nb\u{1b}[K\n\u{1b}[J");
+        assert_eq!(
+            screen("a\nb\nc\n", 3),
+            "\u{1b}[Ha\u{1b}[K\nb\u{1b}[K\n\u{1b}[J"
+        );
     }
 }

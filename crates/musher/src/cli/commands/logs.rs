@@ -6,7 +6,7 @@ use crate::cli::process::Process;
 use crate::cli::units::iso;
 use crate::cli::verbs::Outcome;
 use crate::client::{RpcError, Subscriber};
-use crate::logfile::{self, TailBlock};
+use crate::logfile::{self, Part, TailBlock};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use musher_core::id::PmId;
@@ -90,7 +90,7 @@ fn selection(ctx: &mut Context, list: &[Value], target: &str) -> Result<Selectio
             let is_listed = |id: &PmId| list.iter().any(|process| Process(process).id() == *id);
             if !ids.iter().all(is_listed) {
                 let text = format!("Process or Namespace {target} not found");
-                return Err(Failure::Error(text));
+                return Err(Failure::unlisted(text));
             }
             Ok(Selection {
                 ids: Some(ids),
@@ -116,7 +116,7 @@ fn print_tails(
     ctx.console.line(&format!(
         "{prefix} Tailing last {n_lines} lines for [{target}] {noun} (change the value with --lines option)"
     ));
-    let mut files: Vec<(PathBuf, String)> = Vec::new();
+    let mut files: Vec<(PathBuf, String, Color)> = Vec::new();
     for process in list.iter().map(Process) {
         let is_meant = selection
             .ids
@@ -126,31 +126,37 @@ fn print_tails(
             continue;
         }
         let label = logfile::label(process.id(), process.name());
-        for (key, other) in [("pm_out_log_path", "err"), ("pm_err_log_path", "out")] {
+        for (key, other, color) in [
+            ("pm_out_log_path", "err", Color::Green),
+            ("pm_err_log_path", "out", Color::Red),
+        ] {
             if ctx.parsed.has(other) {
                 continue;
             }
             files.extend(
                 process
                     .text(key)
-                    .map(|path| (PathBuf::from(path), label.clone())),
+                    .map(|path| (PathBuf::from(path), label.clone(), color)),
             );
         }
     }
     let mut blocks = Vec::new();
-    for (path, label) in files {
-        blocks.extend(TailBlock::read(&path, n_lines)?.map(|block| (block, label)));
+    for (path, label, color) in files {
+        blocks.extend(TailBlock::read(&path, n_lines)?.map(|block| (block, label, color)));
     }
-    blocks.sort_by_key(|(block, _)| block.modified);
+    blocks.sort_by_key(|(block, _, _)| block.modified);
     let raw = ctx.parsed.has("raw");
     let filtered = raw || ctx.parsed.has("err") || ctx.parsed.has("out");
     if selection.daemon && !filtered {
         let daemon_log: &Path = &ctx.paths.log_file;
         let block = TailBlock::read(daemon_log, n_lines)?;
-        blocks.splice(0..0, block.map(|block| (block, "PM2".to_owned())));
+        blocks.splice(
+            0..0,
+            block.map(|block| (block, "PM2".to_owned(), Color::Blue)),
+        );
     }
-    for (block, label) in blocks {
-        print_block(ctx, &block, &label, raw)?;
+    for (block, label, color) in blocks {
+        print_block(ctx, &block, &label, color, raw)?;
     }
     Ok(())
 }
@@ -159,6 +165,7 @@ fn print_block(
     ctx: &mut Context,
     block: &TailBlock,
     label: &str,
+    color: Color,
     raw: bool,
 ) -> Result<(), Failure> {
     if ctx.console.silent {
@@ -171,7 +178,12 @@ fn print_block(
             text.push(b'\n');
         }
     } else {
-        block.write(label, &mut text)?;
+        let on = ctx.console.color_out;
+        let painted = |part, text: &str| match part {
+            Part::Heading => paint(text, Color::Dim, on),
+            Part::Label => paint(text, color, on),
+        };
+        block.write(label, painted, &mut text)?;
         if block.lines().next().is_some() {
             text.push(b'\n');
         }
@@ -278,10 +290,10 @@ fn decorate(
         let time = style.stamp.text(at);
         return format!("timestamp={time} app={app} id={id} type={kind} message={line}");
     }
-    let color = if kind == "err" {
-        Color::Red
-    } else {
-        Color::Green
+    let color = match kind {
+        "err" => Color::Red,
+        "PM2" => Color::Blue,
+        _ => Color::Green,
     };
     let width = style.label_width;
     let label = paint(&format!("{label:<width$}| "), color, ctx.console.color_out);

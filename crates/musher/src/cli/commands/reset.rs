@@ -20,7 +20,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
             ctx.console.err_line(text);
             return Err(Failure::Told);
         }
-        return Err(Failure::Error(format!("{text}: {target}")));
+        return Err(Failure::unlisted(format!("{text}: {target}")));
     }
     for id in ids {
         ctx.console

@@ -1,11 +1,14 @@
 //! `save`, `cleardump`, `resurrect`: the list that survives a reboot.
 
 use crate::cli::context::Context;
+use crate::cli::output::Failure;
 use crate::cli::process::Process;
 use crate::cli::verbs::Outcome;
 use crate::files::{Durability, replace};
+use crate::paths::Paths;
 use serde_json::{Map, Value};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Fields that belong to one life of the daemon.
@@ -14,7 +17,7 @@ const NOT_SAVED: [&str; 3] = ["instances", "pm_id", "prev_restart_delay"];
 /// Saves the list; an empty one only by force.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     ctx.console.say("Saving current process list...");
-    let list = ctx.list()?;
+    let list = ctx.full_list()?;
     let entries: Vec<Value> = list
         .iter()
         .map(Process)
@@ -27,11 +30,12 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
             .warn("PM2 is not managing any process, skipping save...");
         ctx.console.warn("To force saving use: pm2 save --force");
         if !ctx.paths.dump.exists() {
-            replace(&ctx.paths.dump, "[]", Durability::Disk)?;
+            create_empty(&ctx.paths.dump)?;
         }
         return Ok(0);
     }
-    crate::dump::write(&ctx.paths, &serde_json::to_string_pretty(&entries)?)?;
+    crate::dump::write(&ctx.paths, &serde_json::to_string_pretty(&entries)?)
+        .map_err(|error| unsaved(&ctx.paths, error.to_string()))?;
     let path = ctx.paths.dump.display().to_string();
     ctx.console.say(&format!("Successfully saved in {path}"));
     Ok(0)
@@ -40,7 +44,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
 /// Empties the saved list.
 pub(in crate::cli) fn clear(ctx: &mut Context) -> Outcome {
     ctx.paths.create()?;
-    replace(&ctx.paths.dump, "[]", Durability::Disk)?;
+    create_empty(&ctx.paths.dump)?;
     let path = ctx.paths.dump.display().to_string();
     ctx.console.say(&format!("Successfully created {path}"));
     Ok(0)
@@ -49,30 +53,58 @@ pub(in crate::cli) fn clear(ctx: &mut Context) -> Outcome {
 /// Starts what was saved and is not there by name.
 pub(in crate::cli) fn resurrect(ctx: &mut Context) -> Outcome {
     ctx.console.say("Resurrecting");
-    let path = ctx.paths.dump.display().to_string();
-    let Some(entries) = read(&ctx.paths.dump).or_else(|| read(&ctx.paths.dump_backup)) else {
+    let files = [ctx.paths.dump.clone(), ctx.paths.dump_backup.clone()];
+    let mut found = None;
+    for path in files {
+        match read(&path) {
+            Ok(entries) => {
+                found = Some((path, entries));
+                break;
+            }
+            Err(DumpError::Missing) => (),
+            Err(DumpError::Damaged(why)) => {
+                let path = path.display();
+                ctx.console
+                    .warn_err(&format!("{path} is damaged and left as it is: {why}"));
+            }
+        }
+    }
+    let Some((path, entries)) = found else {
         ctx.console
             .error("No processes saved; DUMP file doesn't exist");
+        ctx.console
+            .help("start the apps and write the list with `musher save`");
         ctx.print_table()?;
         return Ok(0);
     };
-    ctx.console
-        .say(&format!("Restoring processes located in {path}"));
+    ctx.console.say(&format!(
+        "Restoring processes located in {}",
+        path.display()
+    ));
     let list = ctx.list()?;
-    for entry in entries {
-        let name = entry.get("name").and_then(Value::as_str).unwrap_or("");
+    for (index, entry) in entries.into_iter().enumerate() {
+        let text = |key| entry.get(key).and_then(Value::as_str);
+        let name = text("name").unwrap_or("");
         if list.iter().any(|process| Process(process).name() == name) {
             continue;
         }
-        let script = entry.get("pm_exec_path").and_then(Value::as_str);
-        let script = script.unwrap_or(name).to_owned();
+        let shown = text("pm_exec_path").or_else(|| text("name"));
+        let shown = shown.map_or_else(|| format!("entry {index}"), str::to_owned);
         match ctx.daemon()?.call("prepare", Value::Object(entry)) {
-            Ok(_) => ctx.console.say(&format!("Process {script} restored")),
-            Err(error) => ctx.console.error(&format!("{script}: {error}")),
+            Ok(_) => ctx.console.say(&format!("Process {shown} restored")),
+            Err(error) => ctx.console.error(&format!("{shown}: {error}")),
         }
     }
     ctx.print_table()?;
     Ok(0)
+}
+
+/// Why a dump gave nothing.
+enum DumpError {
+    /// It is not there.
+    Missing,
+    /// It is, and cannot be used.
+    Damaged(String),
 }
 
 fn saved(process: Process<'_>) -> Option<Value> {
@@ -83,16 +115,31 @@ fn saved(process: Process<'_>) -> Option<Value> {
     Some(Value::Object(entry))
 }
 
-/// Returns the entries of a dump; `None` when it is missing or corrupt.
-fn read(path: &Path) -> Option<Vec<Map<String, Value>>> {
-    let text = fs::read_to_string(path).ok()?;
-    let value: Value = json5::from_str(&text).ok()?;
-    let entries = value.as_array()?;
-    Some(
-        entries
-            .iter()
-            .filter_map(Value::as_object)
-            .cloned()
-            .collect(),
-    )
+/// Returns the entries of a dump.
+fn read(path: &Path) -> Result<Vec<Map<String, Value>>, DumpError> {
+    let damaged = |why: &dyn std::fmt::Display| DumpError::Damaged(why.to_string());
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(DumpError::Missing),
+        text => text.map_err(|error| damaged(&error))?,
+    };
+    let value: Value = json5::from_str(&text).map_err(|error| damaged(&error))?;
+    let entries = value.as_array().ok_or_else(|| damaged(&"it is no list"))?;
+    Ok(entries
+        .iter()
+        .filter_map(Value::as_object)
+        .cloned()
+        .collect())
+}
+
+fn create_empty(path: &Path) -> Result<(), Failure> {
+    replace(path, "[]", Durability::Disk)
+        .map_err(|error| Failure::Error(format!("could not write {}: {error}", path.display())))
+}
+
+fn unsaved(paths: &Paths, text: String) -> Failure {
+    let home = paths.home.display();
+    Failure::Helped {
+        text,
+        help: format!("the list saved before is untouched; `df {home}` shows the room left"),
+    }
 }

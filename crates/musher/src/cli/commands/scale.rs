@@ -14,7 +14,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     let list = ctx.list()?;
     let ids = ids_of(&list, &name);
     let Some(first) = ids.first().copied() else {
-        return Err(Failure::Error(format!("Application {name} not found")));
+        return Err(Failure::unlisted(format!("Application {name} not found")));
     };
     let wanted = wanted(ids.len(), &number)?;
     if wanted == ids.len() {

@@ -86,8 +86,13 @@ pub(in crate::cli) fn file(
             roll::roll(ctx, &list, &ids, &action)
         };
         if let Err(failure) = done {
-            if let Failure::Error(text) = failure {
-                ctx.console.error(&text);
+            match failure {
+                Failure::Told => (),
+                Failure::Error(text) => ctx.console.error(&text),
+                Failure::Helped { text, help } => {
+                    ctx.console.error(&text);
+                    ctx.console.help(&help);
+                }
             }
             n_failed += 1;
         }
