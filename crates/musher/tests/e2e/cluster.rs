@@ -216,7 +216,7 @@ fn a_stopped_app_frees_its_port_and_starts_again() {
     musher.ok(&["stop", "api"]);
     let stopped = musher.wait_status("api", 2, "stopped");
     assert!(stopped.iter().all(|p| p["pid"] == 0));
-    assert!(get(port, "/").is_err(), "nobody listens");
+    musher.wait("nobody listens", || get(port, "/").err());
     assert!(
         std::net::TcpListener::bind(("127.0.0.1", port)).is_ok(),
         "the port is free"
