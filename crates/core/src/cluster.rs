@@ -10,13 +10,15 @@
 //! Three things hold whatever happens. An accepted connection is closed only
 //! after a worker said `accepted:true`; a refusal, a lost descriptor or a death
 //! puts it back at the head of the queue. A listening socket is closed only
-//! when the app closed its servers on purpose, was trimmed or released; never
-//! because its last worker died. A worker that does not leave has every query
-//! answered exactly once.
+//! when every slot of the app closed its server on purpose, or none is left;
+//! never because its worker died or its slot was taken away. A worker that does
+//! not leave has every query answered exactly once.
 
 pub mod balancer;
+mod group;
+mod lifetime;
 pub mod message;
-pub mod sockets;
+mod sockets;
 mod takeover;
 mod worker;
 
@@ -26,9 +28,9 @@ use crate::supervisor::action::{AppKey, Channel};
 use crate::supervisor::event::AppMessage;
 use crate::time::Mono;
 use balancer::Connection;
+use group::Group;
 use message::{Endpoint, FromWorker, Key, SocketOptions, ToWorker};
 use serde_json::Value;
-use sockets::Group;
 use std::collections::BTreeMap;
 use worker::{Sent, Stage, Worker};
 
@@ -88,11 +90,6 @@ pub enum ClusterAction {
         socket: SocketId,
         /// Whether.
         on: bool,
-    },
-    /// Accept what there is and say [`Primary::emptied`] when there is nothing.
-    Probe {
-        /// Where.
-        socket: SocketId,
     },
     /// Close musher's copy of a socket some worker may still accept from, and
     /// unlink its path if it has one.
@@ -239,28 +236,13 @@ impl Primary {
         }
     }
 
-    /// Asks a Node worker to close its servers, finish and leave. A forked
-    /// child is left alone: it has no servers of the primary.
-    pub fn drain(&mut self, run: Incarnation, now: Mono, out: &mut Vec<ClusterAction>) {
-        let Some(worker) = self.workers.get_mut(&run) else {
-            return;
-        };
-        if worker.channel == Channel::Fork || worker.stage == Stage::Leaving {
-            return;
-        }
-        worker.stage = Stage::Leaving;
-        let seq = worker.take_seq();
-        send(run, ToWorker::Disconnect { seq }, Carried::Nothing, out);
-        self.refresh_groups_of(run, now, out);
-    }
-
     /// The child is dead, or its channel closed, and everything it said has
     /// been handed in: what it had not accepted goes to others.
     pub fn gone(&mut self, run: Incarnation, now: Mono, out: &mut Vec<ClusterAction>) {
         let Some(worker) = self.workers.remove(&run) else {
             return;
         };
-        let succeeded = worker.stage == Stage::Leaving && self.has_proven(&worker.app, worker.slot);
+        let succeeded = worker.stage != Stage::Serving && self.has_proven(&worker.app, worker.slot);
         for connection in worker.unacked.values().rev() {
             self.take_back(*connection, None);
         }
@@ -359,21 +341,21 @@ impl Primary {
 
     /// Returns when [`Primary::on_time`] has to be called next.
     pub fn next_deadline(&self) -> Option<Mono> {
-        let groups = self.groups.values().filter_map(Group::next_deadline);
+        let groups = &self.groups;
+        let parked = groups.values().filter_map(|g| g.waiting_room.next_retry());
         let lost = self
             .workers
             .values()
             .flat_map(|worker| worker.lost.iter().map(|(at, _)| *at));
-        groups.chain(lost).min()
+        parked.chain(lost).min()
     }
 
-    /// Does what is due: parked connections are offered again, emptied sockets
-    /// of trimmed slots closed, lost sockets sent once more.
+    /// Does what is due: parked connections are offered again, lost sockets
+    /// sent once more.
     pub fn on_time(&mut self, now: Mono, out: &mut Vec<ClusterAction>) {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         for group in ids {
             self.retry_parked(group, now, out);
-            self.probe_trimmed(group, now, out);
         }
         let runs: Vec<Incarnation> = self.workers.keys().copied().collect();
         for run in runs {
@@ -413,7 +395,7 @@ impl Primary {
     }
 
     /// True when a worker of this slot serves and has proven itself by
-    /// listening: what it does not listen on, the slot no longer needs.
+    /// listening: what it does not listen on, the slot does not need.
     fn has_proven(&self, app: &AppKey, slot: u32) -> bool {
         self.workers.values().any(|worker| {
             worker.app == *app

@@ -306,7 +306,7 @@ fn ready_before_the_exec_was_heard_of_counts() {
 #[test]
 fn a_stop_climbs_the_ladder_gives_up_and_can_be_asked_again() {
     let mut story = Story::with_fork(fork());
-    story.ask(Request::Stop(ID), &["kill 1 SIGINT"]);
+    story.ask(Request::Stop(ID), &["detach 1", "kill 1 SIGINT"]);
     story.after(1600, &["kill 1 SIGKILL"]);
     story.expect(0, Status::Stopping, Some(1), 0);
     let stuck = "refuse 2 api:0 process 1001 could not be stopped: it survived SIGKILL (see its \
@@ -333,7 +333,7 @@ fn a_stop_climbs_the_ladder_gives_up_and_can_be_asked_again() {
 #[test]
 fn a_start_behind_an_unkillable_process_is_told_and_not_left_waiting() {
     let mut story = Story::with_fork(fork());
-    story.ask(Request::Stop(ID), &["kill 1 SIGINT"]);
+    story.ask(Request::Stop(ID), &["detach 1", "kill 1 SIGINT"]);
     let superseded = "refuse 2 superseded: start was asked for process id 0 before this stop was \
                       finished";
     story.ask(Request::StartProcess(ID), &[superseded]);
@@ -346,7 +346,7 @@ fn a_start_behind_an_unkillable_process_is_told_and_not_left_waiting() {
 #[test]
 fn a_stop_waits_for_the_last_descendant() {
     let mut story = Story::with_fork(fork());
-    story.ask(Request::Stop(ID), &["kill 1 SIGINT"]);
+    story.ask(Request::Stop(ID), &["detach 1", "kill 1 SIGINT"]);
     story.exited(1, SIGINT, &["emit exit 0 stopping"]);
     story.expect(0, Status::Stopping, Some(1), 0);
     story.after(1600, &["kill 1 SIGKILL"]);
@@ -366,7 +366,10 @@ fn shutdown_with_message_asks_and_only_watches() {
     spec.stop.with_message = true;
     spec.stop.treekill = false;
     let mut story = Story::with_fork(spec);
-    story.ask(Request::Stop(ID), &["ask 1", "kill 1 nothing alone"]);
+    story.ask(
+        Request::Stop(ID),
+        &["detach 1", "ask 1", "kill 1 nothing alone"],
+    );
     story.after(1600, &["kill 1 SIGKILL"]);
 }
 
@@ -426,7 +429,7 @@ fn a_restart_stops_first_and_a_delayed_one_needs_no_stop() {
     let mut spec = fork();
     spec.restart.restart_delay = Some(Millis(500));
     let mut story = Story::with_fork(spec);
-    story.ask(restart(), &["kill 1 SIGINT"]);
+    story.ask(restart(), &["detach 1", "kill 1 SIGINT"]);
     story.exited(1, SIGINT, &["emit exit 0 stopping"]);
     story.tree_gone(1, &["forget 1", "emit exit 0 launching", "spawn 2@0"]);
     story.spawned(2, &["emit online 0 launching", "reply 2 online"]);
@@ -574,7 +577,7 @@ fn cron_starts_a_stopped_process_once_per_occurrence() {
     let mut spec = fork();
     spec.cron_restart = Some("30000".to_owned());
     let mut story = Story::with_fork(spec);
-    story.ask(Request::Stop(ID), &["kill 1 SIGINT"]);
+    story.ask(Request::Stop(ID), &["detach 1", "kill 1 SIGINT"]);
     story.exited(1, SIGINT, &["emit exit 0 stopping"]);
     let end = [
         "forget 1",
@@ -586,7 +589,7 @@ fn cron_starts_a_stopped_process_once_per_occurrence() {
     story.after(20_000, &["spawn 2@0", "slots [0]"]);
     story.on(Event::Deadline, &[]);
     story.spawned(2, &["emit online 0 launching"]);
-    story.after(30_000, &["kill 2 SIGINT"]);
+    story.after(30_000, &["detach 2", "kill 2 SIGINT"]);
 }
 
 #[test]
@@ -607,7 +610,7 @@ fn too_much_memory_reloads_a_worker_and_restarts_a_fork() {
     story.on(sample(1), &[]);
     story.on(sample(2), &[]);
     let mut story = Story::with_fork(limited(fork()));
-    story.on(sample(1), &["kill 1 SIGINT"]);
+    story.on(sample(1), &["detach 1", "kill 1 SIGINT"]);
     story.on(sample(1), &[]);
 }
 
@@ -632,7 +635,10 @@ fn scaling_takes_the_smallest_free_instance_and_a_fresh_id() {
         2,
         &["emit online 1 launching", "emit start 1 by hand online"],
     );
-    story.ask(Request::Delete(ID), &[superseded, "kill 1 SIGINT"]);
+    story.ask(
+        Request::Delete(ID),
+        &[superseded, "detach 1", "kill 1 SIGINT"],
+    );
     story.exited(1, SIGINT, &["emit exit 0 stopping"]);
     #[rustfmt::skip]
     story.tree_gone(1, &[
@@ -650,7 +656,7 @@ fn scaling_takes_the_smallest_free_instance_and_a_fresh_id() {
 #[test]
 fn the_last_delete_begins_the_numbers_anew() {
     let mut story = Story::with_fork(fork());
-    story.ask(Request::Delete(ID), &["kill 1 SIGINT"]);
+    story.ask(Request::Delete(ID), &["detach 1", "kill 1 SIGINT"]);
     story.exited(1, SIGINT, &["emit exit 0 stopping"]);
     #[rustfmt::skip]
     story.tree_gone(1, &[
@@ -696,7 +702,7 @@ fn after_the_end_is_announced_nothing_starts_any_more() {
 #[test]
 fn shutdown_exits_once_when_the_last_process_is_gone() {
     let mut story = Story::with_fork(fork());
-    story.on(Event::Shutdown, &["kill 1 SIGINT"]);
+    story.on(Event::Shutdown, &["detach 1", "kill 1 SIGINT"]);
     story.tree_gone(1, &[]);
     #[rustfmt::skip]
     story.exited(1, SIGINT, &[
@@ -712,7 +718,7 @@ fn shutdown_exits_once_when_the_last_process_is_gone() {
 #[test]
 fn an_abandoned_request_is_carried_out_and_not_answered() {
     let mut story = Story::with_fork(fork());
-    story.ask(Request::Stop(ID), &["kill 1 SIGINT"]);
+    story.ask(Request::Stop(ID), &["detach 1", "kill 1 SIGINT"]);
     story.on(Event::Abandoned(RequestId(2)), &[]);
     story.exited(1, SIGINT, &["emit exit 0 stopping"]);
     story.tree_gone(1, &["forget 1", "emit exit 0 stopped", "slots []"]);

@@ -213,7 +213,6 @@ impl Hub {
                 }
             }
             BalanceEvent::Ticket { name, data } => self.store.save_ticket(name, data.to_string()),
-            BalanceEvent::Closed { .. } => {}
         }
     }
 

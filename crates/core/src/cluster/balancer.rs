@@ -7,6 +7,7 @@
 //! even. Whether musher accepts at all is decided by [`Primary::refresh`]: in
 //! round-robin always, otherwise only from a socket whose own worker is gone.
 
+use super::group::Group;
 use super::message::ToWorker;
 use super::worker::{Sent, Stage};
 use super::{Carried, ClusterAction, ConnectionId, GroupId, Mono, Primary, SocketId, send};
@@ -299,7 +300,7 @@ impl Primary {
 
 /// Returns the members of a group, beginning after the one that had the last
 /// turn.
-fn in_turn(group: &super::Group) -> impl Iterator<Item = &(u32, Incarnation)> {
+fn in_turn(group: &Group) -> impl Iterator<Item = &(u32, Incarnation)> {
     use std::ops::Bound::{Excluded, Included, Unbounded};
     let (after, upto) = match group.waiting_room.turn {
         Some(turn) => ((Excluded(turn), Unbounded), (Unbounded, Included(turn))),

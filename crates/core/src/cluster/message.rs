@@ -243,11 +243,6 @@ pub enum ToWorker {
         /// What kind of descriptor travels along.
         kind: Kind,
     },
-    /// Close every server, finish, leave.
-    Disconnect {
-        /// Own sequence number.
-        seq: u64,
-    },
     /// The answer to [`FromWorker::Leaving`].
     MayLeave {
         /// The request.

@@ -5,8 +5,8 @@
 //! kept under. It never asks a worker: a worker does not know that anything
 //! happened.
 
+use super::group::{Group, Held};
 use super::message::{Endpoint, Key, SocketName, SocketOptions};
-use super::sockets::{Group, Held};
 use super::worker::Open;
 use super::{ClusterAction, GroupId, Mono, Primary, SocketId};
 use crate::app::Balance;
@@ -42,7 +42,6 @@ impl Primary {
             Held {
                 socket,
                 watched: false,
-                close_at: None,
             },
         );
         socket

@@ -21,7 +21,7 @@ enum Step {
     Refusing { worker: usize, refusing: bool },
     Close { worker: usize, port: i32 },
     Detach { worker: usize },
-    Drain { worker: usize },
+    Leave { worker: usize },
     Kill { worker: usize },
     KeepSlots { live: Vec<u32> },
     Sleep { millis: u64 },
@@ -47,9 +47,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(worker, refusing)| Step::Refusing { worker, refusing }),
         1 => (worker.clone(), port).prop_map(|(worker, port)| Step::Close { worker, port }),
         1 => worker.clone().prop_map(|worker| Step::Detach { worker }),
-        1 => worker.clone().prop_map(|worker| Step::Drain { worker }),
+        1 => worker.clone().prop_map(|worker| Step::Leave { worker }),
         2 => worker.prop_map(|worker| Step::Kill { worker }),
-        1 => prop::sample::subsequence((0..SLOTS).collect::<Vec<_>>(), 1..=SLOTS as usize)
+        1 => prop::sample::subsequence((0..SLOTS).collect::<Vec<_>>(), 0..=SLOTS as usize)
             .prop_map(|live| Step::KeepSlots { live }),
         4 => Just(Step::Bind),
         4 => (0..80u64).prop_map(|millis| Step::Sleep { millis }),
@@ -70,7 +70,7 @@ fn take(world: &mut World, step: Step) {
         }
         Step::Close { worker, port } => world.with(worker, |w, run| w.close(run, port)),
         Step::Detach { worker } => world.with(worker, World::detach),
-        Step::Drain { worker } => world.with(worker, World::drain),
+        Step::Leave { worker } => world.with(worker, World::leave),
         Step::Kill { worker } => world.with(worker, World::kill),
         Step::KeepSlots { live } => world.keep_slots(&live),
         Step::Sleep { millis } => world.sleep(millis),
@@ -108,6 +108,57 @@ proptest! {
         }
     }
 
+}
+
+/// What scaling, crashes and restarts are made of: nobody closes a server.
+fn scaling_steps() -> impl Strategy<Value = Vec<Step>> {
+    let (worker, socket) = (0..6usize, 0..6usize);
+    let port = prop::sample::select(PORTS.to_vec());
+    let slots = prop::sample::subsequence((0..SLOTS).collect::<Vec<_>>(), 1..=SLOTS as usize);
+    let step = prop_oneof![
+        3 => (0..SLOTS, balances()).prop_map(|(slot, balance)| Step::Start { slot, balance }),
+        6 => (worker.clone(), port.clone()).prop_map(|(worker, port)| Step::Listen { worker, port }),
+        14 => worker.clone().prop_map(|worker| Step::Deliver { worker, arrives: true }),
+        10 => (port, socket.clone()).prop_map(|(port, socket)| Step::Connect { port, socket }),
+        10 => socket.prop_map(|socket| Step::Accept { socket }),
+        5 => worker.clone().prop_map(|worker| Step::WorkerAccept { worker }),
+        3 => worker.prop_map(|worker| Step::Kill { worker }),
+        3 => slots.prop_map(|live| Step::KeepSlots { live }),
+        4 => Just(Step::Bind),
+        4 => (0..80u64).prop_map(|millis| Step::Sleep { millis }),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn scaling_closes_no_socket_and_loses_no_connection(
+        steps in scaling_steps(),
+        joins_fail in any::<bool>(),
+        binds_wait in any::<bool>(),
+        balance in balances(),
+    ) {
+        let mut world = World::new();
+        world.joins_fail = joins_fail;
+        world.binds_wait = binds_wait;
+        for step in steps {
+            take(&mut world, step);
+        }
+        world.settle(balance);
+        for (client, fate) in &world.clients {
+            prop_assert!(matches!(fate, Fate::Served(_)), "client {client} is left {fate:?}");
+        }
+    }
+}
+
+/// Starts a worker that listens.
+fn serve(world: &mut World, slot: u32, balance: Balance) -> Incarnation {
+    let run = world.start(slot, balance);
+    world.listen(run, PORTS[0]);
+    world.deliver(run, true);
+    run
 }
 
 proptest! {
@@ -216,22 +267,55 @@ fn a_connection_everyone_refused_is_offered_again() {
 }
 
 #[test]
-fn the_socket_of_a_trimmed_slot_stays_while_its_worker_lives() {
+fn a_slot_without_process_keeps_its_socket_for_the_next_one() {
     let mut world = World::new();
     let runs: Vec<_> = (0..2)
-        .map(|slot| world.start(slot, Balance::Even))
+        .map(|slot| serve(&mut world, slot, Balance::Even))
         .collect();
-    for run in &runs {
-        world.listen(*run, PORTS[0]);
-        world.deliver(*run, true);
-    }
     world.detach(runs[1]);
+    world.close(runs[1], PORTS[0]);
+    world.kill(runs[1]);
     world.keep_slots(&[0]);
     world.sleep(10_000);
     assert_eq!(world.n_sockets(), 2);
-    world.kill(runs[1]);
-    world.sleep(10_000);
-    assert_eq!(world.n_sockets(), 1);
+    world.connect(PORTS[0], 1);
+    world.connect(PORTS[0], 1);
+    world.accept(1);
+    assert_eq!(world.inbox_len(runs[0]), 1, "musher serves the queue");
+    let again = serve(&mut world, 1, Balance::Even);
+    assert_eq!(world.n_sockets(), 2, "the slot has its socket back");
+    world.worker_accept(again);
+    world.deliver(runs[0], true);
+    let served: Vec<Fate> = world.clients.values().copied().collect();
+    assert_eq!(served, [Fate::Served(runs[0]), Fate::Served(again)]);
+}
+
+#[test]
+fn a_port_is_closed_once_every_slot_that_is_left_closed_it_on_purpose() {
+    let mut world = World::new();
+    let runs: Vec<_> = (0..3)
+        .map(|slot| serve(&mut world, slot, Balance::Even))
+        .collect();
+    world.close(runs[0], PORTS[0]);
+    world.kill(runs[2]);
+    world.keep_slots(&[]);
+    assert_eq!(world.n_sockets(), 3, "slot 1 listens");
+    world.close(runs[1], PORTS[0]);
+    assert_eq!(world.n_sockets(), 0);
+}
+
+#[test]
+fn a_slot_that_never_listened_inherits_the_port_of_one_that_left() {
+    let mut world = World::new();
+    let leaving = serve(&mut world, 0, Balance::Even);
+    let slow = world.start(1, Balance::Even);
+    world.connect(PORTS[0], 0);
+    world.kill(leaving);
+    world.keep_slots(&[]);
+    world.listen(slow, PORTS[0]);
+    world.deliver(slow, true);
+    world.settle_as_is();
+    assert!(world.clients.values().all(|f| *f == Fate::Served(slow)));
 }
 
 #[test]

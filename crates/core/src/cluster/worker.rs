@@ -26,7 +26,7 @@ pub(super) enum Stage {
     Serving,
     /// It gets none from musher.
     Detached,
-    /// It was asked to leave, or said that it will.
+    /// It said that it will leave.
     Leaving,
 }
 

@@ -43,8 +43,8 @@ pub enum Action {
         /// Which run.
         run: Incarnation,
     },
-    /// The worker gets no further connections: its predecessor or successor
-    /// serves its slot.
+    /// The worker gets no further connections and is about to be ended: others
+    /// serve its slot. What it closes from here on, it was told to.
     Detach {
         /// Which run.
         run: Incarnation,
@@ -55,8 +55,8 @@ pub enum Action {
         /// Which run.
         run: Incarnation,
     },
-    /// The set of slots an app uses changed: listening sockets of every other
-    /// slot are drained and closed.
+    /// The set of slots an app uses changed: the listening sockets of every
+    /// other slot are served by these; without any, all are closed.
     Slots {
         /// Name and namespace of the app.
         app: AppKey,

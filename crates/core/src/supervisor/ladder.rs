@@ -17,6 +17,9 @@ pub fn begin_stop(run: &mut Run, ctx: &mut Ctx<'_>) {
     if run.is_stopping() {
         return;
     }
+    // What it closes from here on it closes because it was told to: its slot
+    // keeps its sockets, and the others serve them.
+    ctx.out.push(Action::Detach { run: run.id });
     let stop = &run.spec.stop;
     let by_message = stop.with_message && !matches!(run.phase, Phase::Spawning);
     if by_message {

@@ -141,9 +141,6 @@ fn hand_over(p: &mut Process, ctx: &mut Ctx<'_>) {
         p.spec.name, p.pm_id
     )));
     promote(p, ctx);
-    ctx.out.push(Action::Detach {
-        run: predecessor.id,
-    });
     ladder::begin_stop(&mut predecessor, ctx);
     p.second = Some(Second::Leaving(predecessor));
 }
@@ -165,7 +162,6 @@ pub fn abort(p: &mut Process, reason: &str, ctx: &mut Ctx<'_>) {
         p.spec.name, p.pm_id
     )));
     p.reason = Some(format!("the last reload failed: {reason}"));
-    ctx.out.push(Action::Detach { run: run.id });
     ladder::begin_stop(&mut run, ctx);
     p.second = Some(Second::Leaving(run));
     lifecycle::fail(p, reason, ctx, |goal| goal == Goal::Reloaded);

@@ -1,10 +1,12 @@
 //! Going on after a daemon's death: the supervisor as it was, from the store.
 
+use super::action::AppKey;
 use super::process::Process;
 use super::{Action, Settings, Supervisor, trigger};
 use crate::id::{Incarnation, PmId};
 use crate::supervisor::Calendar;
 use crate::time::Now;
+use std::collections::BTreeSet;
 
 impl Supervisor {
     /// Returns a supervisor that goes on with these processes.
@@ -36,11 +38,15 @@ impl Supervisor {
     }
 
     /// Takes up what the previous daemon left half done: a slot that was to be
-    /// started or ended when it died.
+    /// started or ended when it died, sockets of slots that are gone.
     pub fn resume(&mut self, now: Now, out: &mut Vec<Action>) {
         let ids: Vec<PmId> = self.processes.keys().copied().collect();
         for id in ids {
             self.with_process(id, now, out, |_, _| {});
+        }
+        let apps: BTreeSet<AppKey> = self.processes.values().map(Process::app_key).collect();
+        for app in apps {
+            self.announce_slots(app, out);
         }
         self.persist(out);
     }

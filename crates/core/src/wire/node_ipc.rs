@@ -217,9 +217,6 @@ pub fn write(message: &ToWorker, bun: bool) -> Vec<u8> {
         ToWorker::HandleNack => json!({"cmd": "NODE_HANDLE_NACK"}),
         ToWorker::SocketsClosed(key) => json!({"cmd": "NODE_SOCKET_ALL_CLOSED", "key": key}),
         ToWorker::SocketCount(key) => json!({"cmd": "NODE_SOCKET_COUNT", "key": key, "count": 0}),
-        ToWorker::Disconnect { seq } => {
-            json!({"cmd": "NODE_CLUSTER", "act": "disconnect", "seq": seq})
-        }
         ToWorker::MayLeave { ack, seq } => json!({"cmd": "NODE_CLUSTER", "ack": ack, "seq": seq}),
         ToWorker::Refusal {
             ack,

@@ -224,10 +224,17 @@ impl<D: Decider> World<D> {
             Supervisor::restore(settings(MOST_PROCESSES), calendar, stored, last_run, now);
         let mut actions = Vec::new();
         successor.resume(now, &mut actions);
-        if let Some(order) = actions
-            .iter()
-            .find(|order| !matches!(order, Action::Persist(_)))
-        {
+        // It stores what it took over and says again which slots are used.
+        let is_known = |order: &&Action| match order {
+            Action::Persist(_) => true,
+            Action::Slots { app, live } => self
+                .model
+                .slots
+                .get(app)
+                .map_or(live.is_empty(), |was| was == live),
+            _ => false,
+        };
+        if let Some(order) = actions.iter().find(|order| !is_known(order)) {
             let detail = format!("{order:?}");
             return Err(broken("a_new_daemon_finds_nothing_to_do", detail));
         }

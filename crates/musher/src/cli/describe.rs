@@ -251,12 +251,12 @@ mod tests {
     #[test]
     fn rows_come_in_the_order_of_pm2_with_the_optional_ones_in_place() {
         let process = json!({
-            "pid": 1, "name": "bb", "pm_id": 0,
+            "pid": 1, "name": "bb", "pm_id": 0, "reason": "exit 1",
             "pm2_env": {
                 "name": "bb", "status": "errored", "namespace": "foo", "args": ["a1", "b2"],
                 "node_args": [], "max_memory_restart": 209_715_200, "restart_time": 1,
                 "created_at": 1_795_374_952_432_i64, "env": {"NODE_ENV": "test"},
-                "axm_actions": [{"action_name": "km:heapdump"}], "reason": "exit 1",
+                "axm_actions": [{"action_name": "km:heapdump"}],
                 "axm_monitor": {"Heap Size": {"value": "6.23", "unit": "MiB"}}, "listen": [80],
             },
         });

@@ -92,6 +92,9 @@ impl<'a> Process<'a> {
 
     /// Returns why the status is what it is.
     pub(super) fn reason(self) -> Option<&'a str> {
-        self.text("reason").filter(|reason| !reason.is_empty())
+        self.0
+            .get("reason")
+            .and_then(Value::as_str)
+            .filter(|reason| !reason.is_empty())
     }
 }

@@ -22,8 +22,8 @@ fn process(id: u32, name: &str, status: &str) -> Value {
             "name": name, "pm_id": id, "namespace": "foo", "version": "N/A",
             "exec_mode": "cluster_mode", "status": status, "pm_uptime": 880_000,
             "restart_time": 1, "username": "root", "watch": false,
-            "reason": "exit 1, 16 times in 9 s",
         },
+        "reason": "exit 1, 16 times in 9 s",
     })
 }
 

@@ -2,6 +2,7 @@
 //! commands come first at the same time.
 
 use super::Client;
+use crate::keeper;
 use crate::paths::Paths;
 use musher_os::daemonize::{self, Readiness};
 use musher_os::lock::LockFile;
@@ -17,7 +18,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for another client that starts one.
 const LOCK_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Pause before another try where a keeper that is ending was in the way.
+/// Pause before trying again while another keeper holds the home.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Lines of the daemon's log shown when it does not come up.
@@ -102,7 +103,8 @@ fn start_once(
     let deadline = Instant::now() + READY_DEADLINE;
     loop {
         let ready = daemonize::start(argv, &paths.log_file, &paths.home)?;
-        match daemonize::wait_ready(&ready, READY_DEADLINE).map_err(home)? {
+        let said = daemonize::wait_ready(&ready, READY_DEADLINE).map_err(home)?;
+        match said {
             Readiness::Ready(_) => (),
             Readiness::Closed => return Err(not_ready(paths, "it ended")),
             Readiness::TimedOut => return Err(not_ready(paths, "no word within 10 s")),
@@ -110,9 +112,9 @@ fn start_once(
         if let Some(client) = connect(paths)? {
             return Ok(client);
         }
-        // The keeper of a daemon that has just ended keeps ours out until it
-        // ends too.
-        if Instant::now() >= deadline {
+        // The keeper of a daemon that was just killed is on its way out and
+        // still holds the lock.
+        if said != Readiness::Ready(keeper::BUSY) || Instant::now() >= deadline {
             return Err(not_ready(paths, "its socket does not answer"));
         }
         std::thread::sleep(BUSY_PAUSE);

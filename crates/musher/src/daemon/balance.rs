@@ -7,6 +7,7 @@
 //! it talks back through [`BalanceEvent`]s.
 
 mod channel;
+mod effects;
 mod names;
 mod socket;
 mod thread;
@@ -61,11 +62,6 @@ pub(crate) enum BalanceEvent {
         /// What.
         data: Value,
     },
-    /// A channel is closed and everything said on it was told.
-    Closed {
-        /// Whose.
-        run: Incarnation,
-    },
 }
 
 /// A child with a channel, as the thread is told of it.
@@ -90,10 +86,8 @@ enum Command {
     Add(Child),
     Send { run: Incarnation, json: Vec<u8> },
     Detach(Incarnation),
-    Drain(Incarnation),
     Forget(Incarnation),
     KeepSlots { app: AppKey, live: Vec<u32> },
-    Release(AppKey),
     RestoreListener { name: String, fd: OwnedFd },
     RestoreWorker { child: Child, keys: Vec<String> },
     RestoreTicket { name: String, data: Value },
@@ -150,26 +144,16 @@ impl Balancer {
         self.tell(Command::Detach(run));
     }
 
-    /// Asks a cluster worker to close its servers, finish and leave.
-    pub(crate) fn drain(&self, run: Incarnation) {
-        self.tell(Command::Drain(run));
-    }
-
     /// The run is over: what it still said is told, then its channel closed
     /// and its unaccepted connections go to others.
     pub(crate) fn forget(&self, run: Incarnation) {
         self.tell(Command::Forget(run));
     }
 
-    /// Drains and closes the sockets of every slot but these; without any it is
-    /// [`Balancer::release`].
+    /// Only these slots of the app remain and serve the sockets of the others;
+    /// without any the app is stopped or deleted, and its sockets are closed.
     pub(crate) fn keep_slots(&self, app: AppKey, live: Vec<u32>) {
         self.tell(Command::KeepSlots { app, live });
-    }
-
-    /// Closes the sockets of a stopped or deleted app.
-    pub(crate) fn release(&self, app: AppKey) {
-        self.tell(Command::Release(app));
     }
 
     /// Takes back a parked socket; before the workers of its app.

@@ -14,6 +14,7 @@ const cases = {
       tell('listening', { isWorker: cluster.isWorker, id: cluster.worker.id });
       process.send('ready');
     });
+    process.on('message', () => cluster.worker.disconnect());
   },
   host() {
     server().listen(port, '127.0.0.1', () => tell('listening'));

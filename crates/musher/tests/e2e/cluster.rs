@@ -5,6 +5,10 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for answers.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config(port: u16, extra: &str) -> String {
     let script = Musher::app("http.js");
@@ -101,6 +105,16 @@ impl Load {
             stop,
             n_ok,
             threads,
+        }
+    }
+
+    /// Waits for that many further answers.
+    fn more(&self, n: u64) {
+        let goal = self.n_ok.load(Ordering::Relaxed) + n;
+        let deadline = Instant::now() + PATIENCE;
+        while self.n_ok.load(Ordering::Relaxed) < goal {
+            assert!(Instant::now() < deadline, "hardly any answers");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -208,6 +222,40 @@ fn scaling_up_and_down_keeps_every_request() {
         "{} of {n_ok}: {failures:?}",
         failures.len()
     );
+}
+
+#[test]
+fn scaling_reloading_and_stopping_single_workers_keeps_every_request() {
+    for mode in ["even", "shared", "round-robin"] {
+        let (musher, port) = started(mode);
+        let load = Load::on(port);
+        for n in [4, 1, 4, 2] {
+            musher.ok(&["scale", "api", &n.to_string()]);
+            musher.wait_status("api", n, "online");
+            load.more(30);
+        }
+        let ids: Vec<String> = musher
+            .of("api")
+            .iter()
+            .map(|p| p["pm_id"].to_string())
+            .collect();
+        // The slots of the two that left are served by musher meanwhile.
+        musher.ok(&["reload", &ids[0]]);
+        load.more(30);
+        musher.ok(&["stop", &ids[0]]);
+        load.more(30);
+        musher.ok(&["restart", &ids[0]]);
+        musher.wait_status("api", 2, "online");
+        load.more(30);
+        musher.ok(&["restart", "api"]);
+        load.more(30);
+        let (n_ok, failures) = load.end();
+        assert!(
+            failures.is_empty(),
+            "{mode}: {} of {n_ok}: {failures:?}",
+            failures.len()
+        );
+    }
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(super) enum Fate {
 
 #[derive(Default)]
 struct FakeWorker {
+    slot: u32,
     inbox: VecDeque<(ToWorker, Carried)>,
     /// Ports asked for, by the seq of the query.
     asked: BTreeMap<u64, i32>,
@@ -143,7 +144,11 @@ impl World {
     pub(super) fn start(&mut self, slot: u32, balance: Balance) -> Incarnation {
         let run = Incarnation(self.next());
         self.primary.add(run, app(), slot, balance, Channel::Worker);
-        self.workers.insert(run, FakeWorker::default());
+        let worker = FakeWorker {
+            slot,
+            ..FakeWorker::default()
+        };
+        self.workers.insert(run, worker);
         run
     }
 
@@ -212,7 +217,7 @@ impl World {
                 }
                 self.say(run, FromWorker::Verdict { ack: seq, accepted });
             }
-            (ToWorker::Disconnect { .. }, Carried::Nothing) => {
+            (ToWorker::MayLeave { .. }, Carried::Nothing) => {
                 let keys: Vec<Key> = self.workers[&run]
                     .open
                     .values()
@@ -276,7 +281,7 @@ impl World {
     fn accept_all(&mut self, socket: SocketId) {
         while self.sockets.contains_key(&socket) && self.primary.credit(socket) > 0 {
             let Some(client) = self.sockets.get_mut(&socket).unwrap().queue.pop_front() else {
-                return self.decide(|primary, out| primary.emptied(socket, out));
+                return;
             };
             let connection = ConnectionId(self.next());
             self.connections.insert(connection, client);
@@ -324,12 +329,14 @@ impl World {
         self.decide(|primary, out| primary.detach(run, now, out));
     }
 
-    pub(super) fn drain(&mut self, run: Incarnation) {
-        let now = self.now;
+    /// The worker disconnects by itself: it asks, closes its servers, dies.
+    pub(super) fn leave(&mut self, run: Incarnation) {
         let worker = self.workers.get_mut(&run).unwrap();
         worker.leaving = true;
+        worker.seq += 1;
+        let seq = worker.seq;
         self.deliberate.extend(worker.asked.values());
-        self.decide(|primary, out| primary.drain(run, now, out));
+        self.say(run, FromWorker::Leaving { seq });
     }
 
     pub(super) fn kill(&mut self, run: Incarnation) {
@@ -338,10 +345,15 @@ impl World {
         self.decide(|primary, out| primary.gone(run, now, out));
     }
 
-    pub(super) fn keep_slots(&mut self, live: &[u32]) {
-        let now = self.now;
-        self.deliberate.extend(PORTS);
-        self.decide(|primary, out| primary.keep_slots(&app(), live, now, out));
+    /// These slots remain, and those that have a worker.
+    pub(super) fn keep_slots(&mut self, wished: &[u32]) {
+        let mut live: BTreeSet<u32> = self.workers.values().map(|worker| worker.slot).collect();
+        live.extend(wished);
+        if live.is_empty() {
+            self.deliberate.extend(PORTS);
+        }
+        let live: Vec<u32> = live.into_iter().collect();
+        self.decide(|primary, out| primary.keep_slots(&app(), &live, out));
     }
 
     pub(super) fn sleep(&mut self, millis: u64) {
@@ -432,7 +444,6 @@ impl World {
                 assert_ne!(socket.watched, on, "only changes are told");
                 socket.watched = on;
             }
-            ClusterAction::Probe { socket } => self.accept_all(socket),
             ClusterAction::CloseSocket { socket } | ClusterAction::EndSocket { socket } => {
                 self.closed(socket);
             }
@@ -523,7 +534,6 @@ fn seq_of(message: &ToWorker) -> Option<u64> {
         | ToWorker::Shared { seq, .. }
         | ToWorker::RoundRobin { seq, .. }
         | ToWorker::Connection { seq, .. }
-        | ToWorker::Disconnect { seq }
         | ToWorker::MayLeave { seq, .. } => Some(*seq),
         ToWorker::HandleAck
         | ToWorker::HandleNack

@@ -190,10 +190,6 @@ fn every_message_is_written_as_node_expects_it() {
             r#"{"cmd":"NODE_HANDLE","type":"net.Native","socketType":0,"nativeKind":"pipe","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"null:3000:4:undefined","seq":1}}"#,
         ),
         (
-            ToWorker::Disconnect { seq: 9 },
-            r#"{"cmd":"NODE_CLUSTER","act":"disconnect","seq":9}"#,
-        ),
-        (
             ToWorker::MayLeave { ack: 4, seq: 9 },
             r#"{"cmd":"NODE_CLUSTER","ack":4,"seq":9}"#,
         ),

@@ -74,7 +74,7 @@ fn a_unix_socket_is_shared_and_its_file_goes_with_the_app() {
         for _ in 0..4 {
             get_unix(&path).unwrap();
         }
-        house.balancer().release(house.app());
+        house.balancer().keep_slots(house.app(), vec![]);
         house.until("the file is gone", |_| !path.exists());
     }
 }
@@ -215,7 +215,6 @@ fn messages_pass_both_ways_in_fork_and_cluster() {
         house.balancer().send(run, big.into_bytes());
         house.wait_line(run, b"yyyyyyyyyy\"}}");
         house.balancer().send(run, br#"{"bye":1}"#.to_vec());
-        house.wait_closed(run);
         house.wait_exit(run);
     }
 }
@@ -371,7 +370,7 @@ fn replacing_every_worker_under_load_fails_no_request() {
             let successor = house.start(u32::try_from(slot).unwrap());
             house.wait_listening(successor);
             house.balancer().detach(old);
-            house.balancer().drain(old);
+            house.balancer().send(old, b"1".to_vec());
             house.wait_exit(old);
             load.wait(&mut house, 30);
         }
@@ -381,24 +380,38 @@ fn replacing_every_worker_under_load_fails_no_request() {
 }
 
 #[test]
-fn a_trimmed_slot_is_closed_and_the_others_serve() {
+fn a_slot_without_process_is_served_by_the_others_until_it_has_one() {
     let mut house = House::new(Balance::Even, "http");
-    let runs = house.start_many(2);
+    let mut runs = house.start_many(3);
     for run in &runs {
         house.wait_listening(*run);
     }
-    house.balancer().drain(runs[1]);
-    house.wait_exit(runs[1]);
-    house.balancer().keep_slots(house.app(), vec![0]);
-    house.until("the second socket is closed", |house| {
-        house.n_unparked() == 1
-    });
-    for _ in 0..20 {
-        get(house.port).unwrap();
+    let load = Load::start(house.port, 4);
+    for _ in 0..2 {
+        for n_left in [2, 1] {
+            let leaving = runs.pop().unwrap();
+            house.balancer().detach(leaving);
+            house.balancer().send(leaving, b"1".to_vec());
+            house.wait_exit(leaving);
+            let live = (0..n_left).collect();
+            house.balancer().keep_slots(house.app(), live);
+            load.wait(&mut house, 30);
+        }
+        for slot in [1, 2] {
+            let run = house.start(slot);
+            load.wait(&mut house, 30);
+            house.wait_listening(run);
+            runs.push(run);
+        }
     }
-    house.kill(runs[0]);
-    house.balancer().release(house.app());
-    house.until("the first is closed too", |house| house.n_unparked() == 2);
+    let failures = load.finish();
+    assert!(failures.is_empty(), "{failures:?}");
+    assert_eq!(house.n_unparked(), 0, "no socket is ever closed");
+    for run in runs {
+        house.kill(run);
+    }
+    house.balancer().keep_slots(house.app(), vec![]);
+    house.until("every socket is closed", |house| house.n_unparked() == 3);
     assert!(get(house.port).is_err());
 }
 

@@ -1,16 +1,16 @@
-//! The thread itself: waits, and carries out what the primary decides.
+//! The thread itself: waits for channels, sockets and commands, and takes in
+//! what they bring.
 
-use super::channel::{Link, Readable, Writable};
+use super::channel::{Link, Readable};
 use super::names::{self, ListenerName};
-use super::socket::{Listener, errno_of, make, name_of, now, path_of};
+use super::socket::{Listener, name_of, now, path_of};
 use super::{BalanceEvent, Child, Command};
-use musher_core::cluster::message::{FromWorker, SocketOptions, ToWorker};
-use musher_core::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
+use musher_core::cluster::message::{FromWorker, SocketOptions};
+use musher_core::cluster::{ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::event::AppMessage;
-use musher_core::time::{Millis, Mono};
+use musher_core::time::Mono;
 use musher_core::wire::node_ipc::{self, Line};
-use musher_os::{fd, listen};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::{HashMap, VecDeque};
@@ -25,29 +25,26 @@ pub(crate) type Shared = Arc<OwnedFd>;
 /// How many readiness events are taken at once.
 const EVENTS_PER_WAIT: usize = 256;
 
-/// Patience after an accept that failed (EMFILE): the socket stays readable.
-const ACCEPT_PAUSE: Millis = Millis(100);
-
 /// Tokens of epoll: the kind above, the id below.
 const KIND_SHIFT: u32 = 60;
 const WAKE: u64 = 0;
-const CHANNEL: u64 = 1;
-const LISTENER: u64 = 2;
+pub(super) const CHANNEL: u64 = 1;
+pub(super) const LISTENER: u64 = 2;
 
 /// Everything the thread owns.
 pub(super) struct Thread {
-    epoll: OwnedFd,
+    pub(super) epoll: OwnedFd,
     inbox: Receiver<Command>,
     wake: Arc<OwnedFd>,
-    on_event: Box<dyn FnMut(BalanceEvent) + Send>,
-    primary: Primary,
-    links: HashMap<Incarnation, Link>,
-    listeners: HashMap<SocketId, Listener>,
-    connections: HashMap<ConnectionId, Shared>,
-    last_connection: u64,
+    pub(super) on_event: Box<dyn FnMut(BalanceEvent) + Send>,
+    pub(super) primary: Primary,
+    pub(super) links: HashMap<Incarnation, Link>,
+    pub(super) listeners: HashMap<SocketId, Listener>,
+    pub(super) connections: HashMap<ConnectionId, Shared>,
+    pub(super) last_connection: u64,
     /// Sockets not watched after a failed accept, and until when.
-    paused: VecDeque<(Mono, SocketId)>,
-    actions: VecDeque<ClusterAction>,
+    pub(super) paused: VecDeque<(Mono, SocketId)>,
+    pub(super) actions: VecDeque<ClusterAction>,
 }
 
 impl Thread {
@@ -169,12 +166,10 @@ impl Thread {
                 }
             }
             Command::Detach(run) => self.decide(|primary, out| primary.detach(run, now, out)),
-            Command::Drain(run) => self.decide(|primary, out| primary.drain(run, now, out)),
             Command::Forget(run) => self.forget(run),
             Command::KeepSlots { app, live } => {
-                self.decide(|primary, out| primary.keep_slots(&app, &live, now, out));
+                self.decide(|primary, out| primary.keep_slots(&app, &live, out));
             }
-            Command::Release(app) => self.decide(|primary, out| primary.release(&app, out)),
             Command::RestoreListener { name, fd } => self.restore_listener(name, fd),
             Command::RestoreWorker { child, keys } => self.restore_worker(child, keys),
             Command::RestoreTicket { name, data } => {
@@ -308,188 +303,9 @@ impl Thread {
         let _ = epoll::delete(&self.epoll, &link.fd);
         drop(link);
         self.decide(|primary, out| primary.gone(run, now(), out));
-        (self.on_event)(BalanceEvent::Closed { run });
-    }
-
-    /// Lets the primary decide, then carries out everything that follows.
-    fn decide(&mut self, decision: impl FnOnce(&mut Primary, &mut Vec<ClusterAction>)) {
-        let mut out = Vec::new();
-        decision(&mut self.primary, &mut out);
-        self.actions.extend(out);
-        while let Some(action) = self.actions.pop_front() {
-            self.carry_out(action);
-        }
-    }
-
-    fn carry_out(&mut self, action: ClusterAction) {
-        match action {
-            ClusterAction::Bind {
-                socket,
-                app,
-                slot,
-                endpoint,
-                options,
-                joins,
-            } => {
-                let backlog = options.backlog;
-                let path = path_of(&endpoint);
-                let member = joins.and_then(|socket| self.listeners.get(&socket));
-                let made = make(&endpoint, options, member.map(|listener| &listener.fd));
-                let result = made.as_ref().map(name_of).map_err(errno_of);
-                if let Ok(fd) = made {
-                    let name = ListenerName {
-                        app,
-                        slot,
-                        backlog,
-                        endpoint,
-                    }
-                    .write();
-                    if let (Some(name), Ok(fd)) = (name.clone(), fd::dup(&fd)) {
-                        (self.on_event)(BalanceEvent::Park { name, fd });
-                    }
-                    let listener = Listener {
-                        fd: Arc::new(fd),
-                        name,
-                        path,
-                        watched: false,
-                    };
-                    self.listeners.insert(socket, listener);
-                }
-                let mut out = Vec::new();
-                self.primary.bound(socket, result, now(), &mut out);
-                self.actions.extend(out);
-            }
-            ClusterAction::Watch { socket, on } => self.watch(socket, on),
-            ClusterAction::Probe { socket } => self.accept_into(socket),
-            ClusterAction::CloseSocket { socket } => self.close_socket(socket),
-            ClusterAction::EndSocket { socket } => {
-                if let Some(listener) = self.listeners.get(&socket) {
-                    // Fails for datagram sockets, which have no queue.
-                    let _ = rustix::net::shutdown(&listener.fd, rustix::net::Shutdown::Both);
-                }
-                self.close_socket(socket);
-            }
-            ClusterAction::CloseConnection { connection } => {
-                self.connections.remove(&connection);
-            }
-            ClusterAction::Send {
-                run,
-                message,
-                carried,
-            } => self.send(run, &message, carried),
-            ClusterAction::Tell { run, message } => {
-                (self.on_event)(BalanceEvent::Said { run, message });
-            }
-            ClusterAction::KeepTicket { app, key, data } => {
-                let name = names::write_ticket(&app, &key);
-                (self.on_event)(BalanceEvent::Ticket { name, data });
-            }
-        }
-    }
-
-    fn watch(&mut self, socket: SocketId, on: bool) {
-        let Some(listener) = self.listeners.get_mut(&socket) else {
-            return;
-        };
-        let data = token(LISTENER, socket.0);
-        let done = match on {
-            true => epoll::add(&self.epoll, &listener.fd, data, EventFlags::IN),
-            false => epoll::delete(&self.epoll, &listener.fd),
-        };
-        // The primary tells only of changes, so this fails for lack of memory.
-        if done.is_ok() {
-            listener.watched = on;
-        }
-    }
-
-    fn accept(&mut self, socket: SocketId) {
-        self.accept_into(socket);
-        self.decide(|_, _| ());
-    }
-
-    fn accept_into(&mut self, socket: SocketId) {
-        while let Some(listener) = self.listeners.get(&socket)
-            && self.primary.credit(socket) > 0
-        {
-            let mut out = Vec::new();
-            let accepted = listen::accept(&listener.fd);
-            match accepted {
-                Ok(Some(fd)) => {
-                    self.last_connection += 1;
-                    let connection = ConnectionId(self.last_connection);
-                    self.connections.insert(connection, Arc::new(fd));
-                    self.primary.accepted(socket, connection, now(), &mut out);
-                    self.actions.extend(out);
-                }
-                Ok(None) => {
-                    self.primary.emptied(socket, &mut out);
-                    self.actions.extend(out);
-                    return;
-                }
-                Err(_) => return self.pause(socket),
-            }
-        }
-    }
-
-    fn pause(&mut self, socket: SocketId) {
-        self.set_interest(socket, EventFlags::empty());
-        self.paused.push_back((now() + ACCEPT_PAUSE, socket));
-    }
-
-    fn set_interest(&self, socket: SocketId, flags: EventFlags) {
-        if let Some(listener) = self.listeners.get(&socket).filter(|l| l.watched) {
-            let _ = epoll::modify(&self.epoll, &listener.fd, token(LISTENER, socket.0), flags);
-        }
-    }
-
-    fn close_socket(&mut self, socket: SocketId) {
-        let Some(listener) = self.listeners.remove(&socket) else {
-            return;
-        };
-        if listener.watched {
-            let _ = epoll::delete(&self.epoll, &listener.fd);
-        }
-        if let Some(path) = listener.path {
-            let _ = std::fs::remove_file(path);
-        }
-        if let Some(name) = listener.name {
-            (self.on_event)(BalanceEvent::Unpark { name });
-        }
-    }
-
-    fn send(&mut self, run: Incarnation, message: &ToWorker, carried: Carried) {
-        let fd = match carried {
-            Carried::Nothing => None,
-            Carried::Socket(socket) => self.listeners.get(&socket).map(|l| Arc::clone(&l.fd)),
-            Carried::Connection(connection) => self.connections.get(&connection).cloned(),
-        };
-        let Some(link) = self.links.get_mut(&run) else {
-            return;
-        };
-        let line = node_ipc::write(message, link.bun);
-        link.push(line, fd);
-        self.flush(run);
-    }
-
-    fn flush(&mut self, run: Incarnation) {
-        let Some(link) = self.links.get_mut(&run) else {
-            return;
-        };
-        let (wants_out, stalled_until) = match link.flush(now()) {
-            Writable::Done => (false, None),
-            Writable::Blocked => (true, None),
-            Writable::At(at) => (false, Some(at)),
-        };
-        link.stalled_until = stalled_until;
-        if link.wants_out != wants_out {
-            link.wants_out = wants_out;
-            let mut flags = EventFlags::IN | EventFlags::RDHUP;
-            flags.set(EventFlags::OUT, wants_out);
-            let _ = epoll::modify(&self.epoll, &link.fd, token(CHANNEL, run.0), flags);
-        }
     }
 }
 
-fn token(kind: u64, id: u64) -> EventData {
+pub(super) fn token(kind: u64, id: u64) -> EventData {
     EventData::new_u64(kind << KIND_SHIFT | id)
 }

@@ -289,14 +289,6 @@ impl House {
         self.until("listening", |house| !house.keys_of(run).is_empty());
     }
 
-    pub(super) fn wait_closed(&mut self, run: Incarnation) {
-        self.until("the channel is closed", |house| {
-            let closed =
-                |e: &BalanceEvent| matches!(e, BalanceEvent::Closed { run: who } if *who == run);
-            house.events.iter().any(closed)
-        });
-    }
-
     /// Waits for the end of a run, then forgets it as the loop would.
     pub(super) fn wait_exit(&mut self, run: Incarnation) {
         self.until("exit", |house| house.children[&run].exited);

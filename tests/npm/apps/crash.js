@@ -1,0 +1,2 @@
+console.error('crashing at once');
+process.exit(3);

@@ -1,0 +1,2 @@
+echo "bash $1 $COLOR"
+while :; do read -r -t 3600 _ || :; done
