@@ -86,7 +86,7 @@ fn reload_stop_and_restart_work_after_a_takeover() {
         musher.ok(&["stop", "api"]);
         musher.wait_status("api", 2, "stopped");
         assert!(second.iter().all(|pid| !is_alive(*pid)), "{mode}");
-        assert!(get(port, "/").is_err(), "{mode}: nobody listens");
+        musher.wait(&format!("{mode}: nobody listens"), || get(port, "/").err());
         musher.kill_daemon();
         musher.ok(&["restart", "api"]);
         musher.wait_status("api", 2, "online");
