@@ -24,7 +24,6 @@ pub(crate) enum Style {
 
 /// Every file musher owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "keeper and daemon use the rest")]
 pub(crate) struct Paths {
     /// The directory all others are in unless a variable says otherwise.
     pub(crate) home: PathBuf,

@@ -103,11 +103,14 @@ impl Context {
 
     /// Returns the table of a list at hand.
     pub(super) fn table_of(&self, list: &[Value]) -> String {
+        let mini = self.parsed.has("mini-list");
+        // PM2 sorts its table and leaves blocks in the order of the ids.
+        let order = if mini { "id" } else { "name" };
         let options = ListOptions {
             width: self.console.width,
             color: self.console.color_out,
-            sort: self.parsed.value("sort").unwrap_or("name").to_owned(),
-            mini: self.parsed.has("mini-list"),
+            sort: self.parsed.value("sort").unwrap_or(order).to_owned(),
+            mini,
             reasons: self.console.style == Style::Musher,
             now_ms: musher_os::clock::now().wall.0,
         };

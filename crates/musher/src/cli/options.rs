@@ -71,7 +71,11 @@ pub(super) const OPTIONS: &[Opt] = &[
         One("number"),
         "processes handled at the same time",
     ),
-    global("sort", One("field[:asc|desc]"), "order of the list"),
+    global(
+        "sort",
+        One("field_name:sort"),
+        "order of the list: a column, then :asc or :desc",
+    ),
     global("ext", One("extensions"), "watch only these extensions"),
     global("no-daemon", On, "stay in the foreground"),
     global("attach", On, "stream logs after the action"),

@@ -334,88 +334,25 @@ mod tests {
     }
 
     #[test]
+    #[rustfmt::skip]
     fn options_stand_anywhere_before_the_dashes() {
         for (line, verb, operands, attributes) in [
             ("start app.js", "start", &["app.js"][..], json!({})),
-            (
-                "--name x start app.js",
-                "start",
-                &["app.js"],
-                json!({"name": "x"}),
-            ),
-            (
-                "start --name=x app.js",
-                "start",
-                &["app.js"],
-                json!({"name": "x"}),
-            ),
-            (
-                "start app.js -n x -i -1",
-                "start",
-                &["app.js"],
-                json!({"name": "x", "instances": "-1"}),
-            ),
-            (
-                "start app.js -i max -x",
-                "start",
-                &["app.js"],
-                json!({"instances": "max", "execute_command": true}),
-            ),
-            (
-                "start app.js -i4",
-                "start",
-                &["app.js"],
-                json!({"instances": "4"}),
-            ),
-            (
-                "start app.js -fi max",
-                "start",
-                &["app.js"],
-                json!({"force": true, "instances": "max"}),
-            ),
-            (
-                "start a.js b.js --no-autorestart",
-                "start",
-                &["a.js", "b.js"],
-                json!({"autorestart": false}),
-            ),
-            (
-                "start a.js --watch",
-                "start",
-                &["a.js"],
-                json!({"watch": true}),
-            ),
-            (
-                "start a.js -l",
-                "start",
-                &["a.js"],
-                json!({"log_file": true}),
-            ),
-            (
-                "start a.js -l x.log",
-                "start",
-                &["a.js"],
-                json!({"log_file": "x.log"}),
-            ),
-            (
-                "restart a --node-args=--inspect",
-                "restart",
-                &["a"],
-                json!({"node_args": "--inspect"}),
-            ),
-            (
-                "restart a --node-args --inspect",
-                "restart",
-                &["a"],
-                json!({"node_args": "--inspect"}),
-            ),
-            (
-                "start a.js --name x --name y",
-                "start",
-                &["a.js"],
-                json!({"name": "y"}),
-            ),
+            ("--name x start app.js", "start", &["app.js"], json!({"name": "x"})),
+            ("start --name=x app.js", "start", &["app.js"], json!({"name": "x"})),
+            ("start app.js -n x -i -1", "start", &["app.js"], json!({"name": "x", "instances": "-1"})),
+            ("start app.js -i max -x", "start", &["app.js"], json!({"instances": "max", "execute_command": true})),
+            ("start app.js -i4", "start", &["app.js"], json!({"instances": "4"})),
+            ("start app.js -fi max", "start", &["app.js"], json!({"force": true, "instances": "max"})),
+            ("start a.js b.js --no-autorestart", "start", &["a.js", "b.js"], json!({"autorestart": false})),
+            ("start a.js --watch", "start", &["a.js"], json!({"watch": true})),
+            ("start a.js -l", "start", &["a.js"], json!({"log_file": true})),
+            ("start a.js -l x.log", "start", &["a.js"], json!({"log_file": "x.log"})),
+            ("restart a --node-args=--inspect", "restart", &["a"], json!({"node_args": "--inspect"})),
+            ("restart a --node-args --inspect", "restart", &["a"], json!({"node_args": "--inspect"})),
+            ("start a.js --name x --name y", "start", &["a.js"], json!({"name": "y"})),
             ("restart log", "restart", &["log"], json!({})),
+            ("restart -", "restart", &["-"], json!({})),
             ("scale api -2", "scale", &["api", "-2"], json!({})),
             ("scale api +2", "scale", &["api", "+2"], json!({})),
         ] {
@@ -423,6 +360,26 @@ mod tests {
             assert_eq!(got.verb.as_deref(), Some(verb), "{line}");
             assert_eq!(got.operands, operands, "{line}");
             assert_eq!(Value::Object(got.attributes), attributes, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_bare_words_is_read_as_the_grammar_reads_it() {
+        for line in [
+            "",
+            "ls",
+            "stop a b",
+            "start - x",
+            "scale api +2",
+            "stop a -- b --c",
+        ] {
+            let short = parsed(line);
+            // The option, which changes nothing else, asks for the grammar.
+            let long = parsed(&format!("--silent {line}"));
+            assert_eq!(short.verb, long.verb, "{line}");
+            assert_eq!(short.operands, long.operands, "{line}");
+            assert_eq!(short.rest, long.rest, "{line}");
+            assert_eq!(short.attributes, long.attributes, "{line}");
         }
     }
 

@@ -627,3 +627,28 @@ fn completion_knows_every_verb_of_the_help_in_three_shells() {
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("musher completion bash"), "{}", ran.err);
 }
+
+#[test]
+fn blocks_come_in_the_order_of_ids_unless_asked_otherwise() {
+    fn two(method: &str, argument: &Value) -> Result<Value, String> {
+        match method {
+            "getMonitorData" => Ok(json!([
+                process(0, "web", "online"),
+                process(1, "api", "online"),
+            ])),
+            _ => three(method, argument),
+        }
+    }
+    let world = world(two);
+    for (line, expected) in [
+        ("list -m", ["web", "api"]),
+        ("list -m --sort name", ["api", "web"]),
+    ] {
+        let out = world.run(line).out;
+        let names: Vec<&str> = out
+            .lines()
+            .filter_map(|line| line.strip_prefix("+--- "))
+            .collect();
+        assert_eq!(names, expected, "{line}");
+    }
+}
