@@ -16,6 +16,8 @@ mod features;
 mod files;
 #[path = "e2e/fork.rs"]
 mod fork;
+#[path = "e2e/full_disk.rs"]
+mod full_disk;
 #[path = "e2e/logs.rs"]
 mod logs;
 #[path = "e2e/programs.rs"]

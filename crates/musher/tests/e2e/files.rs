@@ -109,6 +109,9 @@ fn every_line_gets_its_date_in_the_format_asked_for() {
         musher.start(&format!("module.exports = {app};"));
         musher.wait("both lines", || musher.log_has("app", "two"));
         musher.ok(&["stop", "app"]);
+        musher.wait("the words without an end", || {
+            musher.log_has("app-out", "half")
+        });
         let log = musher.log("app-out.log");
         let texts: Vec<&str> = log
             .lines()

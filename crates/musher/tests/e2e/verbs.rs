@@ -143,6 +143,11 @@ fn a_crash_loop_ends_with_its_reason() {
     let reason = list[0]["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("16"), "{}", list[0]);
     assert_eq!(list[0]["pm2_env"]["exit_code"], 3);
+    for line in [&["describe", "bad"][..], &["ls"]] {
+        let shown = musher.ok(line);
+        assert!(shown.contains("errored"), "{line:?}: {shown}");
+        assert!(shown.contains(reason), "{line:?}: {reason} in {shown}");
+    }
 }
 
 #[test]
