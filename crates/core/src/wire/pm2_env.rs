@@ -41,6 +41,9 @@ const STATE_KEYS: &[&str] = &[
     "_km_monitored",
 ];
 
+/// Attributes that lists show as they were declared.
+const LISTED_ATTRIBUTES: &[&str] = &["username", "uid", "watch", "trace", "cron_restart"];
+
 /// [`OWN_KEYS`] to be looked up: once for each variable of each process.
 static OWN: LazyLock<HashSet<&'static str>> = LazyLock::new(|| OWN_KEYS.iter().copied().collect());
 
@@ -182,6 +185,15 @@ struct Picture<'a> {
 impl Picture<'_> {
     fn of(view: &ProcessView, parts: Parts) -> Picture<'_> {
         let mut keys = Map::new();
+        if parts == Parts::Slim {
+            put_listed(view, &mut keys);
+            return Picture {
+                view,
+                parts,
+                n_attributes: keys.len(),
+                keys,
+            };
+        }
         put_attributes(view, &mut keys);
         keys.insert("vizion_running".into(), json!(false));
         let instance_var = instance_var(&view.spec);
@@ -289,6 +301,40 @@ fn put_attributes(view: &ProcessView, out: &mut Map<String, Value>) {
         out.insert("pmx_module".into(), json!(true));
     }
     out.entry("km_link").or_insert(json!(false));
+}
+
+/// What musher's own lists show and look processes up by.
+fn put_listed(view: &ProcessView, out: &mut Map<String, Value>) {
+    let spec = &*view.spec;
+    let listed = [
+        ("name", json!(spec.name)),
+        ("namespace", json!(spec.namespace)),
+        ("version", json!(view.version.as_deref().unwrap_or("N/A"))),
+        ("exec_mode", json!(spec.mode.pm2_name())),
+        ("status", json!(view.status.pm2_name())),
+        ("pm_id", json!(view.pm_id.0)),
+        ("pm_uptime", json!(view.pm_uptime.0)),
+        ("created_at", json!(view.created_at.map(|at| at.0))),
+        ("restart_time", json!(view.restart_time)),
+        ("unstable_restarts", json!(view.unstable_restarts)),
+        ("pm_exec_path", json!(spec.script)),
+        ("pm_out_log_path", json!(view.out_path())),
+        ("pm_err_log_path", json!(view.err_path())),
+        ("pm_log_path", json!(view.combined_path())),
+        ("pm_pid_path", json!(view.pid_path())),
+    ];
+    out.extend(listed.map(|(key, value)| (key.to_owned(), value)));
+    for key in LISTED_ATTRIBUTES {
+        if let Some(value) = spec.declared.get(*key) {
+            out.insert((*key).to_owned(), value.clone());
+        }
+    }
+    if spec.is_module {
+        out.insert("pmx_module".into(), json!(true));
+    }
+    if view.monitored {
+        out.insert("_km_monitored".into(), json!(true));
+    }
 }
 
 fn put_state(view: &ProcessView, out: &mut Map<String, Value>) {

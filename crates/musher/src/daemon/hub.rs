@@ -46,6 +46,8 @@ pub(crate) struct Hub {
     pub(crate) waiting: HashMap<RequestId, (Answer, ReplyTo)>,
     /// Who gets SIGQUIT when the daemon is gone (`killMe`).
     pub(crate) killed_by: Option<u32>,
+    /// Calls were answered since memory was last given back.
+    pub(crate) is_bloated: bool,
     /// The supervisor said `Exit`.
     pub(crate) is_over: bool,
     queue: VecDeque<Event>,
@@ -94,6 +96,7 @@ impl Hub {
             started: musher_os::clock::now(),
             waiting: HashMap::new(),
             killed_by: None,
+            is_bloated: false,
             is_over: false,
             queue: VecDeque::new(),
             out: Vec::new(),

@@ -21,7 +21,7 @@ const LAST_RUN: &str = "last_run";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// SQLite could not open, read or write it.
-    #[error("state database {path}")]
+    #[error("state database {path} cannot be used (is the disk full, or the home not yours?)")]
     Database {
         /// Its path.
         path: PathBuf,
@@ -39,6 +39,23 @@ pub(crate) enum StoreError {
         /// Its format.
         found: i64,
     },
+}
+
+impl StoreError {
+    /// Returns whether the file itself is unusable. A full disk or a missing
+    /// permission says nothing about it.
+    fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            StoreError::Newer { .. } => false,
+            StoreError::Database { source, .. } => {
+                matches!(
+                    source.sqlite_error_code(),
+                    Some(DatabaseCorrupt | NotADatabase)
+                )
+            }
+        }
+    }
 }
 
 /// What the previous daemon left.
@@ -99,8 +116,8 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<(Store, Loaded), StoreError> {
         let (connection, loaded) = match load(path) {
             Ok(opened) => opened,
-            Err(error @ StoreError::Newer { .. }) => return Err(error),
-            Err(StoreError::Database { .. }) => {
+            Err(error) if !error.is_damage() => return Err(error),
+            Err(_) => {
                 let aside = path.with_extension("db.damaged");
                 for suffix in ["-wal", "-shm"] {
                     let side = PathBuf::from(format!("{}{suffix}", path.display()));

@@ -10,7 +10,7 @@ use super::bus::Bus;
 use super::calendar::LocalCalendar;
 use super::children::{Children, Ends};
 use super::hub::{Hub, Parts};
-use super::logs::LogPump;
+use super::logs::{LogError, LogEvent, LogPump};
 use super::readable::readable;
 use super::store::{Loaded, Store};
 use super::tree::Scope;
@@ -19,6 +19,7 @@ use crate::files::{Durability, replace};
 use crate::keeper::client::{KeeperClient, KeeperMessage, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
+use bytes::Bytes;
 use musher_core::app::description;
 use musher_core::cluster::TAKEOVER_SEQ;
 use musher_core::exit::{ExitStatus, Signal};
@@ -68,39 +69,17 @@ pub(crate) fn set_up(
     // Without room for descriptors parked ones would be lost on the way.
     musher_os::fd::raise_limit().context("the limit of descriptors cannot be raised")?;
     let (keeper, restored) = call_keeper(keeper_fd)?;
-    let (store, loaded) = Store::open(&paths.state_db)?;
-    if let Some(aside) = &loaded.set_aside {
-        journal::error(&format!(
-            "the state database was damaged and is kept as {}; starting with an empty list \
-             (bring a saved one back with 'musher resurrect')",
-            aside.display()
-        ));
-    }
+    let (store, loaded) = open_store(&paths.state_db)?;
     let (child_events, children_inbox) = mpsc::unbounded_channel();
     let (balance_events, balance_inbox) = mpsc::unbounded_channel();
     let (app_messages, app_inbox) = mpsc::channel(MAX_APP_MESSAGES);
     let n_dropped = Arc::new(AtomicU64::new(0));
-    let dropped = Arc::clone(&n_dropped);
     let (log_events, log_inbox) = mpsc::channel(MAX_LOG_EVENTS);
     let (calls, calls_inbox) = mpsc::channel(MAX_CALLS);
     let is_takeover = !loaded.records.is_empty();
     let first_seq = if is_takeover { TAKEOVER_SEQ } else { 0 };
-    let balancer = Balancer::start(first_seq, move |event| match event {
-        BalanceEvent::Raw { run, line } => {
-            if app_messages.try_send((run, line)).is_err() {
-                dropped.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        // A handful per run and socket; closed only while the daemon ends.
-        event => drop(balance_events.send(event)),
-    })?;
-    let pump = LogPump::start(Box::new(move |event| {
-        log_events.try_send(event).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => {
-                event
-            }
-        })
-    }))?;
+    let balancer = start_balancer(first_seq, balance_events, app_messages, &n_dropped)?;
+    let pump = start_pump(log_events)?;
     let mut parked: BTreeMap<String, OwnedFd> = restored.fds.into_iter().collect();
     let doors = Doors {
         rpc: door(parked.remove(RPC), &paths.rpc_sock, keeper.as_ref(), RPC)?,
@@ -138,13 +117,7 @@ pub(crate) fn set_up(
     };
     let mut hub = Hub::new(parts);
     reconnect(&mut hub, parked, loaded.tickets);
-    for (pid, status) in restored.exits {
-        hub.children.orphan_exited(pid, status);
-    }
-    for (run, status) in ended {
-        hub.handle(Event::Exited { run, status });
-        hub.handle(Event::TreeGone { run });
-    }
+    hub.mourn(restored.exits, ended);
     let inbox = Inbox {
         children: children_inbox,
         balance: balance_inbox,
@@ -156,6 +129,46 @@ pub(crate) fn set_up(
         calls: calls_inbox,
     };
     Ok((hub, inbox, doors))
+}
+
+fn open_store(path: &Path) -> anyhow::Result<(Store, Loaded)> {
+    let (store, loaded) = Store::open(path)?;
+    if let Some(aside) = &loaded.set_aside {
+        journal::error(&format!(
+            "the state database was damaged and is kept as {}; starting with an empty list \
+             (bring a saved one back with 'musher resurrect')",
+            aside.display()
+        ));
+    }
+    Ok((store, loaded))
+}
+
+fn start_balancer(
+    first_seq: u64,
+    events: mpsc::UnboundedSender<BalanceEvent>,
+    messages: mpsc::Sender<(Incarnation, Bytes)>,
+    n_dropped: &Arc<AtomicU64>,
+) -> std::io::Result<Balancer> {
+    let n_dropped = Arc::clone(n_dropped);
+    Balancer::start(first_seq, move |event| match event {
+        BalanceEvent::Raw { run, line } => {
+            if messages.try_send((run, line)).is_err() {
+                n_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // A handful per run and socket; closed only while the daemon ends.
+        event => drop(events.send(event)),
+    })
+}
+
+fn start_pump(events: mpsc::Sender<LogEvent>) -> Result<LogPump, LogError> {
+    LogPump::start(Box::new(move |event| {
+        events.try_send(event).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => {
+                event
+            }
+        })
+    }))
 }
 
 fn call_keeper(number: Option<i32>) -> anyhow::Result<(Option<KeeperClient>, Restored)> {
@@ -409,6 +422,17 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
 }
 
 impl Hub {
+    /// Takes in what ended while there was no daemon.
+    fn mourn(&mut self, exits: Vec<(u32, ExitStatus)>, ended: Vec<(Incarnation, ExitStatus)>) {
+        for (pid, status) in exits {
+            self.children.orphan_exited(pid, status);
+        }
+        for (run, status) in ended {
+            self.handle(Event::Exited { run, status });
+            self.handle(Event::TreeGone { run });
+        }
+    }
+
     /// As `connect`, for a worker that listens already.
     fn reconnect(
         &mut self,
