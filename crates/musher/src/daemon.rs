@@ -10,6 +10,7 @@ pub(crate) mod bus;
 pub(crate) mod calendar;
 mod calls;
 pub(crate) mod children;
+mod doors;
 mod hub;
 pub(crate) mod journal;
 pub(crate) mod logs;

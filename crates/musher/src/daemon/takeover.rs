@@ -9,13 +9,13 @@ use super::balance::{self, BalanceEvent, Balancer};
 use super::bus::Bus;
 use super::calendar::LocalCalendar;
 use super::children::{Children, Ends};
+use super::doors::Doors;
 use super::hub::{Hub, Parts};
 use super::logs::{LogError, LogEvent, LogPump};
 use super::readable::readable;
 use super::store::{Loaded, Store};
 use super::tree::Scope;
-use super::{Inbox, journal, persist, rpc, settings};
-use crate::files::{Durability, replace};
+use super::{Inbox, journal, persist, settings};
 use crate::keeper::client::{KeeperClient, KeeperMessage, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use musher_core::app::description;
 use musher_core::cluster::TAKEOVER_SEQ;
 use musher_core::exit::{ExitStatus, Signal};
-use musher_core::id::{Incarnation, RequestId};
+use musher_core::id::Incarnation;
 use musher_core::supervisor::process::Process;
 use musher_core::supervisor::{Event, Supervisor, plan};
 use musher_core::time::Now;
@@ -31,7 +31,6 @@ use musher_core::wire::state::{SavedProcess, SavedRun};
 use musher_os::signals::SignalReader;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,17 +44,6 @@ const MAX_LOG_EVENTS: usize = 1024;
 const MAX_APP_MESSAGES: usize = 8192;
 /// Messages of the keeper, and signals, that wait for the loop.
 const MAX_NOTES: usize = 256;
-
-/// Parked names of the control sockets.
-const RPC: &str = "ctl/rpc";
-const PUB: &str = "ctl/pub";
-
-/// The two sockets clients come through, and what serves them.
-pub(crate) struct Doors {
-    rpc: UnixListener,
-    bus: UnixListener,
-    calls: mpsc::Sender<rpc::Incoming>,
-}
 
 /// Brings the daemon up to the point where it can be called.
 ///
@@ -81,11 +69,7 @@ pub(crate) fn set_up(
     let balancer = start_balancer(first_seq, balance_events, app_messages, &n_dropped)?;
     let pump = start_pump(log_events)?;
     let mut parked: BTreeMap<String, OwnedFd> = restored.fds.into_iter().collect();
-    let doors = Doors {
-        rpc: door(parked.remove(RPC), &paths.rpc_sock, keeper.as_ref(), RPC)?,
-        bus: door(parked.remove(PUB), &paths.pub_sock, keeper.as_ref(), PUB)?,
-        calls,
-    };
+    let doors = Doors::take(&mut parked, &paths, keeper.as_ref(), calls)?;
     let keeper_inbox = listen_to_keeper(keeper.as_ref());
     let children = Children::new(child_events);
     let boot_id = musher_os::reap::boot_id();
@@ -181,33 +165,6 @@ fn call_keeper(number: Option<i32>) -> anyhow::Result<(Option<KeeperClient>, Res
         .take_back()
         .context("the keeper does not give back what it holds")?;
     Ok((Some(keeper), restored))
-}
-
-/// Takes a control socket back, or binds it and parks it.
-fn door(
-    parked: Option<OwnedFd>,
-    path: &Path,
-    keeper: Option<&KeeperClient>,
-    name: &str,
-) -> anyhow::Result<UnixListener> {
-    // A parked socket whose file was removed can be reached by nobody.
-    let fd = match parked.filter(|_| path.exists()) {
-        Some(fd) => fd,
-        None => {
-            let fd = musher_os::control::bind_control(path)?;
-            if let Some(keeper) = keeper {
-                keeper
-                    .park(name, fd.as_fd())
-                    .with_context(|| format!("could not park {name}"))?;
-            }
-            fd
-        }
-    };
-    let listener = UnixListener::from(fd);
-    listener
-        .set_nonblocking(true)
-        .context("a control socket cannot be used")?;
-    Ok(listener)
 }
 
 fn listen_to_keeper(keeper: Option<&KeeperClient>) -> mpsc::Receiver<KeeperMessage> {
@@ -453,62 +410,5 @@ impl Hub {
             fd: channel,
         };
         self.balancer.restore_worker(child, keys);
-    }
-}
-
-impl Doors {
-    /// Lets clients in, and says so to the keeper.
-    pub(crate) fn open(&self, hub: &Hub) {
-        if let Err(error) = self.serve(hub) {
-            journal::error(&format!("clients cannot be served: {error:#}"));
-        }
-    }
-
-    fn serve(&self, hub: &Hub) -> anyhow::Result<()> {
-        let rpc = tokio::net::UnixListener::from_std(self.rpc.try_clone()?)?;
-        let events = tokio::net::UnixListener::from_std(self.bus.try_clone()?)?;
-        let describe: rpc::Describe = Arc::new(|attributes| {
-            description::spec(attributes, &settings::defaults()).map_err(|errors| {
-                let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                texts.join("; ")
-            })
-        });
-        let ids = Arc::new(AtomicU64::new(RequestId(1).0));
-        tokio::task::spawn_local(rpc::serve(rpc, describe, ids, self.calls.clone()));
-        let bus = hub.bus.clone();
-        tokio::task::spawn_local(async move { bus.serve(events).await });
-        replace(
-            &hub.paths.pid_file,
-            &std::process::id().to_string(),
-            Durability::Process,
-        )
-        .with_context(|| format!("pid file {}", hub.paths.pid_file.display()))?;
-        if let Some(keeper) = &hub.keeper {
-            keeper.ready().context("the keeper cannot be told")?;
-        }
-        Ok(())
-    }
-
-    /// Ends for good: nothing of the daemon stays behind in the home.
-    pub(crate) fn close(self, hub: Hub) {
-        if let Some(keeper) = &hub.keeper {
-            // A keeper that is gone need not be told to go.
-            let _ = keeper.quit();
-        }
-        for path in [
-            &hub.paths.rpc_sock,
-            &hub.paths.pub_sock,
-            &hub.paths.pid_file,
-        ] {
-            // Somebody else may have removed it: then it is as wanted.
-            let _ = std::fs::remove_file(path);
-        }
-        let killed_by = hub.killed_by;
-        drop((hub, self));
-        if let Some(pidfd) = killed_by.and_then(|pid| musher_os::reap::pidfd_open(pid).ok()) {
-            const SIGQUIT: Signal = Signal(3);
-            // PM2's clients wait for it as the answer to `killMe`.
-            let _ = musher_os::kill::signal(&pidfd, SIGQUIT);
-        }
     }
 }
