@@ -6,8 +6,10 @@
 //! record per process, so it is bounded by the number of processes, however
 //! slow the disk is. Never read again after the start.
 
+use super::journal;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -201,6 +203,7 @@ fn load(path: &Path) -> Result<(Connection, Loaded), StoreError> {
         path: path.to_owned(),
         source,
     };
+    make_private(path);
     let connection = Connection::open(path).map_err(wrap)?;
     let found = prepare(&connection).map_err(wrap)?;
     if found > SCHEMA_VERSION {
@@ -211,6 +214,19 @@ fn load(path: &Path) -> Result<(Connection, Loaded), StoreError> {
     }
     let loaded = read(&connection).map_err(wrap)?;
     Ok((connection, loaded))
+}
+
+/// Creates the file for its owner only: it holds environments. SQLite gives its
+/// side files the same mode.
+fn make_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    // What is wrong with it, SQLite says.
+    let _ = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path);
 }
 
 /// Sets the database up and returns the version of its tables.
@@ -259,6 +275,7 @@ fn read(connection: &Connection) -> rusqlite::Result<Loaded> {
 }
 
 fn write_until_closed(connection: &Connection, shared: &Shared) {
+    let mut is_failing = false;
     loop {
         let (batch, then, closing) = {
             let mut pending = lock(&shared.pending);
@@ -273,17 +290,35 @@ fn write_until_closed(connection: &Connection, shared: &Shared) {
             let batch = std::mem::take(&mut pending.batch);
             (batch, std::mem::take(&mut pending.then), pending.closing)
         };
-        let written = batch.is_empty() || write(connection, &batch).is_ok();
+        let written = if batch.is_empty() {
+            Ok(())
+        } else {
+            write(connection, &batch)
+        };
+        tell(written.as_ref().err(), &mut is_failing);
         for then in then {
             then();
         }
-        if !written {
+        if written.is_err() {
             put_back(shared, batch);
         }
         if closing {
             return;
         }
     }
+}
+
+/// Says once that writing fails, and once that it works again.
+fn tell(error: Option<&rusqlite::Error>, is_failing: &mut bool) {
+    match error {
+        Some(error) if !*is_failing => journal::error(&format!(
+            "the state cannot be stored ({error}): it is kept in memory and tried again; \
+             free some space, until then a new daemon would not know what changed"
+        )),
+        None if *is_failing => journal::line("the state is stored again"),
+        Some(_) | None => {}
+    }
+    *is_failing = error.is_some();
 }
 
 /// Keeps what could not be written (full disk) for the next try, unless a
