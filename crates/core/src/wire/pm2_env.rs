@@ -8,6 +8,7 @@
 
 mod keys;
 
+use crate::app::description::STATE_KEYS;
 use crate::app::{AppSpec, Interpreter};
 use crate::view::ProcessView;
 use keys::OWN_KEYS;
@@ -20,26 +21,6 @@ use std::sync::LazyLock;
 
 /// Shown as the path of a log that is not written.
 const NO_FILE: &str = "/dev/null";
-
-/// Runtime fields: last, whatever the attributes hold under their names.
-const STATE_KEYS: &[&str] = &[
-    "unique_id",
-    "status",
-    "pm_uptime",
-    "axm_actions",
-    "axm_monitor",
-    "axm_options",
-    "axm_dynamic",
-    "created_at",
-    "pm_id",
-    "restart_time",
-    "unstable_restarts",
-    "version",
-    "node_version",
-    "exit_code",
-    "prev_restart_delay",
-    "_km_monitored",
-];
 
 /// Attributes that lists show as they were declared.
 const LISTED_ATTRIBUTES: &[&str] = &["username", "uid", "watch", "trace", "cron_restart"];

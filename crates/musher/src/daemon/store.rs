@@ -176,6 +176,16 @@ impl Store {
         self.shared.wake.notify_one();
     }
 
+    /// Calls `then` on the writer's thread, after what was handed over before:
+    /// for small files the loop must not wait for.
+    pub(crate) fn in_turn(&self, then: Then) {
+        if self.thread.is_none() {
+            return then();
+        }
+        lock(&self.shared.pending).then.push(then);
+        self.shared.wake.notify_one();
+    }
+
     /// Returns how many transactions failed, for the daemon's log.
     pub(crate) fn n_failed(&self) -> u64 {
         lock(&self.shared.pending).n_failed

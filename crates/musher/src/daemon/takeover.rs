@@ -5,7 +5,7 @@
 //! the store says what they belong to, then each run is checked by pid, start
 //! time and boot. Only then does anybody get to call.
 
-use super::balance::{self, BalanceEvent, Balancer};
+use super::balance::{BalanceEvent, Balancer};
 use super::bus::Bus;
 use super::calendar::LocalCalendar;
 use super::children::{Children, Ends};
@@ -370,7 +370,10 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
         if let (Some(out), Some(err), Some(channel)) =
             (fds.remove("out"), fds.remove("err"), fds.remove("ipc"))
         {
-            hub.reconnect(run, pm_id, &plan, Ends { out, err, channel }, keys);
+            let ends = Ends { out, err, channel };
+            hub.connect(run, pm_id, &plan, ends, |balancer, child| {
+                balancer.restore_worker(child, keys);
+            });
         }
         if is_stopping {
             hub.children.kill(run, None, Scope::Tree);
@@ -388,27 +391,5 @@ impl Hub {
             self.handle(Event::Exited { run, status });
             self.handle(Event::TreeGone { run });
         }
-    }
-
-    /// As `connect`, for a worker that listens already.
-    fn reconnect(
-        &mut self,
-        run: Incarnation,
-        pm_id: musher_core::id::PmId,
-        plan: &musher_core::supervisor::SpawnPlan,
-        ends: Ends,
-        keys: Vec<String>,
-    ) {
-        let Ends { out, err, channel } = ends;
-        self.attach_output(run, pm_id, plan, out, err);
-        let child = balance::Child {
-            run,
-            app: plan.app.clone(),
-            slot: plan.slot,
-            balance: plan.balance,
-            channel: plan.channel,
-            fd: channel,
-        };
-        self.balancer.restore_worker(child, keys);
     }
 }
