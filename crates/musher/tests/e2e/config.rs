@@ -336,7 +336,7 @@ fn a_second_start_of_an_unchanged_file_changes_nothing() {
     let musher = Musher::new();
     let text = serde_json::json!({
         "name": "same",
-        "script": Musher::app("sleep.js"),
+        "script": Musher::app("tick.js"),
         "cwd": musher.home(),
         "uid": "root",
         "gid": "root",
@@ -359,7 +359,7 @@ fn a_second_start_of_an_unchanged_file_changes_nothing() {
     ];
     let env = |verb: &str| {
         musher.ok(&[verb, arg(&config)]);
-        let process = musher.jlist().remove(0);
+        let process = musher.list().remove(0);
         keys.map(|key| process["pm2_env"][key].clone())
     };
     let first = env("start");
