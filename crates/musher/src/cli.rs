@@ -21,6 +21,8 @@ mod units;
 mod verbs;
 
 #[cfg(test)]
+mod readme_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::paths::{Paths, Style, program_name};
