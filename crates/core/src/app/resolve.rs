@@ -62,6 +62,9 @@ pub enum Source {
     Script,
 }
 
+/// The `log_date_format` that `time: true` stands for.
+pub const TIME_FORMAT: &str = "YYYY-MM-DDTHH:mm:ss";
+
 /// Answers about the machine the app will run on.
 pub trait Machine {
     /// Returns the path of a program in PATH.

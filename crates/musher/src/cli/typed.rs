@@ -4,8 +4,12 @@ use super::context::Context;
 use super::output::Failure;
 use super::source;
 use musher_core::app::attributes;
-use musher_core::app::resolve::Resolved;
+use musher_core::app::resolve::{Resolved, TIME_FORMAT};
 use serde_json::{Map, Value, json};
+
+/// Attributes the daemon takes only as a start resolves them: users and groups
+/// as numbers, and the format that `time` stands for.
+const RESOLVED: [&str; 3] = ["log_date_format", "uid", "gid"];
 
 /// Returns `env` of a restart: with `--update-env` the caller's environment,
 /// and `current_conf` with the attributes on the line. The text `null` takes
@@ -42,6 +46,7 @@ pub(super) fn changes(ctx: &mut Context) -> Result<Value, Failure> {
     if let Some(rest) = &ctx.parsed.rest {
         conf.insert("args".to_owned(), rest.clone().into());
     }
+    spell_time_out(&mut conf);
     let mut env = if ctx.parsed.has("update-env") {
         environment(ctx.caller.env())
     } else {
@@ -59,13 +64,29 @@ pub(super) fn file_changes(ctx: &Context, app: &Resolved) -> Value {
     } else {
         Map::new()
     };
+    if let Some(cwd) = app.description.get("cwd") {
+        env.insert("PWD".to_owned(), cwd.clone());
+    }
     env.extend(app.env.clone());
     let mut conf = app.attributes.clone();
     conf.remove("exec_mode");
     conf.retain(|key, _| !attributes::is_env_block(key));
     conf.insert("env".to_owned(), json!(app.env));
+    for key in RESOLVED {
+        if let Some(value) = app.description.get(key) {
+            conf.insert(key.to_owned(), value.clone());
+        }
+    }
     env.insert("current_conf".to_owned(), Value::Object(conf));
     Value::Object(env)
+}
+
+/// Puts the format that `time` stands for, which wins over a format given
+/// beside it, as at a start.
+fn spell_time_out(conf: &mut Map<String, Value>) {
+    if conf.get("time") == Some(&Value::Bool(true)) {
+        conf.insert("log_date_format".to_owned(), TIME_FORMAT.into());
+    }
 }
 
 fn environment(env: &[(String, String)]) -> Map<String, Value> {

@@ -14,10 +14,23 @@ try {
   process.argv.splice(1, process.argv.length, 'musher', ...argv);
 } catch {}
 
+// Half a surrogate pair is no text outside of JavaScript.
+function wellFormed(json) {
+  return json.replace(/\\(?:(ud[89a-f][0-9a-f]{2})|.)/g, (escape, lone) => (lone ? '\ufffd' : escape));
+}
+
 function answer(value) {
-  const body = Buffer.from(JSON.stringify(value));
+  const body = Buffer.from(wellFormed(JSON.stringify(value)));
   const bytes = Buffer.concat([Buffer.from(body.length + '\n'), body]);
-  for (let at = 0; at < bytes.length; ) at += fs.writeSync(0, bytes, at, bytes.length - at);
+  for (let at = 0; at < bytes.length; ) {
+    try {
+      at += fs.writeSync(0, bytes, at, bytes.length - at);
+    } catch (error) {
+      // Node makes its standard input non-blocking; the pipe is full.
+      if (error.code !== 'EAGAIN') process.exit(1);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    }
+  }
   process.exit(0);
 }
 

@@ -170,6 +170,16 @@ fn values_that_json_does_not_know_become_text() {
 }
 
 #[test]
+fn large_values_and_half_surrogate_pairs_arrive() {
+    let found = description("large.config.js", None);
+    let env = |key: &str| found["env"][key].as_str().map(str::to_owned);
+    assert_eq!(env("BIG").map(|text| text.len()), Some(1 << 20));
+    assert_eq!(env("LONE").as_deref(), Some("a\u{fffd}"));
+    assert_eq!(env("PAIR").as_deref(), Some("\u{1f680}"));
+    assert_eq!(env("BACKSLASH").as_deref(), Some("\\ud83d"));
+}
+
+#[test]
 fn the_file_sees_the_command_line() {
     let config = load("argv.config.js", &options(EVALUATION_LIMIT)).unwrap();
     assert_eq!(config.apps[0]["name"], "start-it");

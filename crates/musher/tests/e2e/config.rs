@@ -329,6 +329,45 @@ fn a_second_start_of_a_file_restarts_with_its_changes() {
     );
 }
 
+/// A restart from a file takes attributes as the start did: users by name, and
+/// `time` before a format of its own.
+#[test]
+fn a_second_start_of_an_unchanged_file_changes_nothing() {
+    let musher = Musher::new();
+    let text = serde_json::json!({
+        "name": "same",
+        "script": Musher::app("tick.js"),
+        "cwd": musher.home(),
+        "uid": "root",
+        "gid": "root",
+        "time": true,
+        "log_date_format": "HH:mm",
+        "max_memory_restart": "1G",
+        "min_uptime": "10s",
+        "args": "a \"b c\"",
+    });
+    let config = musher.write("same.json", &text.to_string());
+    let keys = [
+        "PWD",
+        "uid",
+        "gid",
+        "log_date_format",
+        "max_memory_restart",
+        "min_uptime",
+        "args",
+        "pm_cwd",
+    ];
+    let env = |verb: &str| {
+        musher.ok(&[verb, arg(&config)]);
+        let process = musher.list().remove(0);
+        keys.map(|key| process["pm2_env"][key].clone())
+    };
+    let first = env("start");
+    for verb in ["start", "restart", "reload"] {
+        assert_eq!(env(verb), first, "{keys:?} after {verb}");
+    }
+}
+
 #[test]
 fn what_a_config_prints_is_not_its_value() {
     let musher = Musher::new();

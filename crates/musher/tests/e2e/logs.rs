@@ -118,6 +118,20 @@ fn log_type_json_is_one_record_a_line() {
 }
 
 #[test]
+fn instances_that_share_a_file_show_its_tail_once() {
+    let musher = Musher::new();
+    let script = musher.write("app.js", "console.log('hello'); setInterval(()=>{}, 1000);");
+    let script = script.to_str().expect("a path");
+    let args = ["-i", "2", "--merge-logs", "--name", "app"];
+    musher.ok(&[&["start", script], &args[..]].concat());
+    let shown = musher.wait("both lines", || {
+        let shown = musher.ok(&["logs", "app", "--nostream"]);
+        (shown.matches("hello").count() >= 2).then_some(shown)
+    });
+    assert_eq!(shown.matches("hello").count(), 2, "{shown}");
+}
+
+#[test]
 fn following_shows_lines_as_they_come() {
     use std::io::{BufRead, BufReader};
     let musher = Musher::new();

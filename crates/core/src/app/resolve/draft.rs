@@ -364,7 +364,7 @@ impl Draft<'_> {
             "pid_file",
         ];
         if self.flag("time", false) {
-            out.insert("log_date_format".to_owned(), "YYYY-MM-DDTHH:mm:ss".into());
+            out.insert("log_date_format".to_owned(), super::TIME_FORMAT.into());
         }
         for (key, value) in self.attributes {
             if !CONSUMED.contains(&key.as_str()) && !out.contains_key(key) {

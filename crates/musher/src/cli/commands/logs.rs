@@ -7,11 +7,13 @@ use crate::cli::units::iso;
 use crate::cli::verbs::Outcome;
 use crate::client::{RpcError, Subscriber};
 use crate::logfile::{self, Part, TailBlock};
+use crate::paths::Style;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use musher_core::id::PmId;
 use musher_core::log::{Civil, DateFormat};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -133,16 +135,27 @@ fn print_tails(
             if ctx.parsed.has(other) {
                 continue;
             }
-            files.extend(
-                process
-                    .text(key)
-                    .map(|path| (PathBuf::from(path), label.clone(), color)),
-            );
+            let Some(path) = process.text(key).map(PathBuf::from) else {
+                continue;
+            };
+            // Instances that share a file have one tail, as in PM2.
+            if !files.iter().any(|(known, _, _)| *known == path) {
+                files.push((path, label.clone(), color));
+            }
         }
+    }
+    if ctx.console.style == Style::Musher {
+        // PM2 prints a merged file once for each instance.
+        let mut seen = HashSet::new();
+        files.retain(|(path, _, _)| seen.insert(path.clone()));
     }
     let mut blocks = Vec::new();
     for (path, label, color) in files {
-        blocks.extend(TailBlock::read(&path, n_lines)?.map(|block| (block, label, color)));
+        match TailBlock::read(&path, n_lines) {
+            Ok(block) => blocks.extend(block.map(|block| (block, label, color))),
+            // The files of the other processes are readable all the same.
+            Err(error) => ctx.console.warn(&error.to_string()),
+        }
     }
     blocks.sort_by_key(|(block, _, _)| block.modified);
     let raw = ctx.parsed.has("raw");
