@@ -7,7 +7,7 @@
 //! and carries out the actions. That is what lets a simulator run years of
 //! supervision in seconds.
 //!
-//! Direction of imports: `id, time, exit <- app <- supervisor <- view <- wire`,
+//! Direction of imports: `id, time, exit <- app <- view <- supervisor <- wire`,
 //! and `cluster` beside `supervisor`.
 
 /// Whether a bug is planted: `false`, except in the tests of this crate.

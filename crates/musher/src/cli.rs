@@ -21,6 +21,8 @@ mod units;
 mod verbs;
 
 #[cfg(test)]
+mod readme_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::paths::{Paths, Style, program_name};
@@ -83,7 +85,11 @@ fn run(ctx: &mut Context, argv: &[String]) -> u8 {
         ctx.console.color_err = false;
     }
     if ctx.parsed.has("version") {
-        ctx.console.line(env!("CARGO_PKG_VERSION"));
+        // Scripts ask `pm2 --version` which PM2 they talk to.
+        ctx.console.line(match ctx.console.style {
+            Style::Pm2 => crate::daemon::PM2_VERSION,
+            Style::Musher => env!("CARGO_PKG_VERSION"),
+        });
         return 0;
     }
     let Some(word) = ctx.parsed.verb.clone() else {

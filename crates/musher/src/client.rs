@@ -11,7 +11,7 @@ pub(crate) use launch::{connect, ensure_daemon};
 pub(crate) use subscriber::Subscriber;
 
 use crate::paths::Paths;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use musher_core::wire::{amp, axon};
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, Read, Write};
@@ -90,6 +90,26 @@ impl Client {
         self.call_within(method, &[argument], READ_DEADLINE)
     }
 
+    /// As [`Client::read`], with the answer as the JSON text it came as: a list
+    /// of a hundred processes is printed and not looked at.
+    ///
+    /// # Errors
+    /// [`RpcError`].
+    pub(crate) fn read_text(&mut self, method: &str, argument: Value) -> Result<String, RpcError> {
+        let wanted = self.send(method, &[argument])?;
+        let deadline = Instant::now() + READ_DEADLINE;
+        loop {
+            let args = self.next_frame(method, READ_DEADLINE, deadline)?;
+            if let Some(text) = text_of(&args, wanted) {
+                return Ok(text);
+            }
+            let (id, answer) = parse_reply(&args)?;
+            if id == wanted {
+                return answer.map(|value| value.to_string());
+            }
+        }
+    }
+
     /// Asks for an action and waits until it is done.
     ///
     /// # Errors
@@ -163,11 +183,20 @@ impl Client {
         limit: Duration,
         deadline: Instant,
     ) -> Result<(CallId, Result<Value, RpcError>), RpcError> {
+        parse_reply(&self.next_frame(method, limit, deadline)?)
+    }
+
+    fn next_frame(
+        &mut self,
+        method: &str,
+        limit: Duration,
+        deadline: Instant,
+    ) -> Result<Vec<Bytes>, RpcError> {
         loop {
             let frame = amp::decode_within(&mut self.buffer, amp::MAX_REPLY_BYTES)
                 .map_err(|error| RpcError::Unreadable(error.to_string()))?;
             if let Some(args) = frame {
-                return parse_reply(&args);
+                return Ok(args);
             }
             match fill(&mut self.stream, &mut self.buffer, deadline)? {
                 Filled::Bytes => (),
@@ -233,7 +262,20 @@ fn fill(stream: &mut UnixStream, buffer: &mut BytesMut, deadline: Instant) -> io
 
 type Answer = (CallId, Result<Value, RpcError>);
 
-fn parse_reply(args: &[bytes::Bytes]) -> Result<Answer, RpcError> {
+/// Returns the text of the one value a reply carries, if it is the reply to
+/// this call and written without spaces, as musher writes it.
+fn text_of(args: &[Bytes], wanted: CallId) -> Option<String> {
+    let [body, id] = args else { return None };
+    let id = std::str::from_utf8(id).ok()?.rsplit(':').next()?;
+    if id.parse() != Ok(wanted.0) {
+        return None;
+    }
+    let body = std::str::from_utf8(body).ok()?;
+    let value = body.strip_prefix("j:{\"args\":[")?.strip_suffix("]}")?;
+    Some(value.to_owned())
+}
+
+fn parse_reply(args: &[Bytes]) -> Result<Answer, RpcError> {
     let reply = axon::reply(args).map_err(|error| RpcError::Unreadable(error.to_string()))?;
     let id = std::str::from_utf8(&reply.id)
         .ok()

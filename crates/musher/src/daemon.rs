@@ -10,6 +10,7 @@ pub(crate) mod bus;
 pub(crate) mod calendar;
 mod calls;
 pub(crate) mod children;
+mod doors;
 mod hub;
 pub(crate) mod journal;
 pub(crate) mod logs;
@@ -71,6 +72,8 @@ enum Wake {
     Call(Incoming),
     Subscribers,
     Worker,
+    /// Nothing was asked for a while after a burst.
+    Quiet,
 }
 
 /// Runs the daemon of a home until it is told to end. `keeper_fd` is the number
@@ -114,6 +117,7 @@ async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
     while !hub.is_over {
         let deadline = until_deadline(hub);
         let bus = hub.bus.clone();
+        let is_bloated = hub.is_bloated;
         // Exits overtake deadlines, deadlines overtake requests.
         let wake = tokio::select! {
             biased;
@@ -129,6 +133,7 @@ async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
             Some(event) = inbox.logs.recv() => Wake::Log(event),
             () = bus.changed() => Wake::Subscribers,
             _ = worker.tick() => Wake::Worker,
+            () = tokio::time::sleep(settings::QUIET), if is_bloated => Wake::Quiet,
         };
         let is_tick = matches!(wake, Wake::Worker);
         hub.on_wake(wake);
@@ -167,7 +172,10 @@ impl Hub {
                 journal::error(&format!("the keeper has no room for {name}"));
             }
             Wake::Signal(signal) => self.on_signal(signal),
-            Wake::Call(Incoming::Call { id, call, reply }) => self.on_call(id, *call, reply),
+            Wake::Call(Incoming::Call { id, call, reply }) => {
+                self.is_bloated = true;
+                self.on_call(id, *call, reply);
+            }
             Wake::Call(Incoming::Gone(ids)) => {
                 for id in ids {
                     self.waiting.remove(&id);
@@ -175,8 +183,9 @@ impl Hub {
                 }
             }
             Wake::Subscribers => self.pump.set_subscribers(self.bus.n_subscribers()),
-            Wake::Worker => {
-                self.sample(musher_os::clock::now());
+            Wake::Worker => self.sample(musher_os::clock::now()),
+            Wake::Quiet => {
+                self.is_bloated = false;
                 musher_os::memory::give_back();
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::files::{Durability, replace};
 use crate::paths::Paths;
+use serde_json::Value;
 use std::io;
 use std::path::Path;
 
@@ -11,7 +12,9 @@ use std::path::Path;
 /// # Errors
 /// The file that could not be written; the saved list is then untouched.
 pub(crate) fn write(paths: &Paths, text: &str) -> io::Result<()> {
-    if let Ok(old) = std::fs::read_to_string(&paths.dump) {
+    let old = std::fs::read_to_string(&paths.dump);
+    // A damaged dump must not take the place of a good backup.
+    if let Some(old) = old.ok().filter(|old| json5::from_str::<Value>(old).is_ok()) {
         store(&paths.dump_backup, &old)?;
     }
     store(&paths.dump, text)

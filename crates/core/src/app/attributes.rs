@@ -255,7 +255,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("alerts", Kind::Any, "Whom to tell, and about what.").musher().stored(),
     row("append_env_to_name", Kind::Bool, "Append `-<env>` to the name when `--env` is used.").default("false"),
     row("args", Kind::Words, "Arguments of the script."),
-    row("automation", Kind::Bool, "False turns `pmx` off.").default("true").flag(&[long("no-automation", Off)]),
+    row("automation", Kind::Bool, "False turns `pmx` off.").default("true").flag(&[long("no-automation", Off)]).stored(),
     row("autorestart", Kind::Bool, "Start the app again when it ends.").default("true").flag(&[long("no-autorestart", Off)]),
     row("autoscale", Kind::Object, "Follow a load target with the number of processes.").musher().stored(),
     row("autostart", Kind::Bool, "False only registers the app.").default("true").flag(&[long("no-autostart", Off)]),
@@ -307,7 +307,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("node_args", Kind::Words, "Arguments between interpreter and script.").alias(&["interpreter_args"]).default("[]").flag(&[long("node-args", One("args")), long("interpreter-args", One("args"))]),
     row("out_file", Kind::Text, "File for stdout; /dev/null is none.").alias(&["out", "output", "out_log"]).default("<logs>/<name>-out.log").flag(&[short('o', "output", One("path"))]),
     row("pid_file", Kind::Text, "File the pid is written to.").alias(&["pid"]).default("<pids>/<name>.pid").flag(&[short('p', "pid", One("path"))]),
-    row("pmx", Kind::TextOrBool, "Put the agent into the app.").default("true").flag(&[long("no-pmx", Off)]),
+    row("pmx", Kind::TextOrBool, "Put the agent into the app.").default("true").flag(&[long("no-pmx", Off)]).stored(),
     row("pmx_module", Kind::Bool, "The app is a module: left out of `all`."),
     row("port", Kind::Integer, "Sets the variable PORT.").min(0),
     row("post_update", Kind::List, "Commands after `pull`.").stored(),
@@ -336,7 +336,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("watch_delay", Kind::Millis, "Wait this long after a change, ms.").flag(&[long("watch-delay", One("seconds"))]).stored(),
     row("watch_options", Kind::Object, "Options of the watcher, in chokidar's words.").stored(),
     row("windowsHide", Kind::Bool, "Hide the console window on Windows.").default("true").stored(),
-    row("write", Kind::Bool, "Write the resolved configuration to a file.").flag(&[short('w', "write", On)]),
+    row("write", Kind::Bool, "Write the resolved configuration to a file.").flag(&[short('w', "write", On)]).stored(),
 ];
 
 /// Most edits a suggestion may be away from what was written.

@@ -67,10 +67,9 @@ const TRAILING: &[&str] = &[
     "pm_pid_path",
     "km_link",
 ];
-/// Facts about a run or a slot, and keys that have a field of their own.
-const RUNTIME: &[&str] = &[
-    "env",
-    "script",
+/// Facts about a run or a slot: never attributes, wherever they come from.
+pub const STATE_KEYS: &[&str] = &[
+    "unique_id",
     "status",
     "pm_uptime",
     "axm_actions",
@@ -85,11 +84,16 @@ const RUNTIME: &[&str] = &[
     "node_version",
     "exit_code",
     "prev_restart_delay",
-    "unique_id",
+    "_km_monitored",
+];
+/// Further keys that are no attributes: they have a field of their own, or
+/// belong to a reply.
+const NO_ATTRIBUTES: &[&str] = &[
+    "env",
+    "script",
     "vizion_running",
     "versioning",
     "_pm2_version",
-    "_km_monitored",
     "NODE_APP_INSTANCE",
     "current_conf",
     "updateEnv",
@@ -97,6 +101,10 @@ const RUNTIME: &[&str] = &[
     "monit",
     "process",
 ];
+fn is_no_attribute(key: &str) -> bool {
+    STATE_KEYS.contains(&key) || NO_ATTRIBUTES.contains(&key)
+}
+
 /// Attributes a restart never changes.
 const FIXED: &[&str] = &[
     "exec_mode",
@@ -205,7 +213,7 @@ pub fn apply(
     let mut description = to_description(spec);
     for (key, value) in &changes.attributes {
         let key = attributes::find(key).map_or(key.as_str(), |row| row.name);
-        if FIXED.contains(&key) || RUNTIME.contains(&key) {
+        if FIXED.contains(&key) || is_no_attribute(key) {
             continue;
         }
         if value.is_null() || value == "null" {
@@ -288,7 +296,7 @@ fn declared(description: &Map<String, Value>, spec: &AppSpec) -> Map<String, Val
         let ordered = LEADING.contains(&key.as_str()) || TRAILING.contains(&key.as_str());
         let known = attributes::find(key).is_some_and(|row| row.name == key);
         let variable = given.is_some_and(|env| env.contains_key(key)) || *key == spec.instance_var;
-        if !ordered && !RUNTIME.contains(&key.as_str()) && (known || !variable) {
+        if !ordered && !is_no_attribute(key) && (known || !variable) {
             put(key);
         }
     }

@@ -8,6 +8,7 @@
 
 mod keys;
 
+use crate::app::description::STATE_KEYS;
 use crate::app::{AppSpec, Interpreter};
 use crate::view::ProcessView;
 use keys::OWN_KEYS;
@@ -21,25 +22,8 @@ use std::sync::LazyLock;
 /// Shown as the path of a log that is not written.
 const NO_FILE: &str = "/dev/null";
 
-/// Runtime fields: last, whatever the attributes hold under their names.
-const STATE_KEYS: &[&str] = &[
-    "unique_id",
-    "status",
-    "pm_uptime",
-    "axm_actions",
-    "axm_monitor",
-    "axm_options",
-    "axm_dynamic",
-    "created_at",
-    "pm_id",
-    "restart_time",
-    "unstable_restarts",
-    "version",
-    "node_version",
-    "exit_code",
-    "prev_restart_delay",
-    "_km_monitored",
-];
+/// Attributes that lists show as they were declared.
+const LISTED_ATTRIBUTES: &[&str] = &["username", "uid", "watch", "trace", "cron_restart"];
 
 /// [`OWN_KEYS`] to be looked up: once for each variable of each process.
 static OWN: LazyLock<HashSet<&'static str>> = LazyLock::new(|| OWN_KEYS.iter().copied().collect());
@@ -182,6 +166,15 @@ struct Picture<'a> {
 impl Picture<'_> {
     fn of(view: &ProcessView, parts: Parts) -> Picture<'_> {
         let mut keys = Map::new();
+        if parts == Parts::Slim {
+            put_listed(view, &mut keys);
+            return Picture {
+                view,
+                parts,
+                n_attributes: keys.len(),
+                keys,
+            };
+        }
         put_attributes(view, &mut keys);
         keys.insert("vizion_running".into(), json!(false));
         let instance_var = instance_var(&view.spec);
@@ -289,6 +282,40 @@ fn put_attributes(view: &ProcessView, out: &mut Map<String, Value>) {
         out.insert("pmx_module".into(), json!(true));
     }
     out.entry("km_link").or_insert(json!(false));
+}
+
+/// What musher's own lists show and look processes up by.
+fn put_listed(view: &ProcessView, out: &mut Map<String, Value>) {
+    let spec = &*view.spec;
+    let listed = [
+        ("name", json!(spec.name)),
+        ("namespace", json!(spec.namespace)),
+        ("version", json!(view.version.as_deref().unwrap_or("N/A"))),
+        ("exec_mode", json!(spec.mode.pm2_name())),
+        ("status", json!(view.status.pm2_name())),
+        ("pm_id", json!(view.pm_id.0)),
+        ("pm_uptime", json!(view.pm_uptime.0)),
+        ("created_at", json!(view.created_at.map(|at| at.0))),
+        ("restart_time", json!(view.restart_time)),
+        ("unstable_restarts", json!(view.unstable_restarts)),
+        ("pm_exec_path", json!(spec.script)),
+        ("pm_out_log_path", json!(view.out_path())),
+        ("pm_err_log_path", json!(view.err_path())),
+        ("pm_log_path", json!(view.combined_path())),
+        ("pm_pid_path", json!(view.pid_path())),
+    ];
+    out.extend(listed.map(|(key, value)| (key.to_owned(), value)));
+    for key in LISTED_ATTRIBUTES {
+        if let Some(value) = spec.declared.get(*key) {
+            out.insert((*key).to_owned(), value.clone());
+        }
+    }
+    if spec.is_module {
+        out.insert("pmx_module".into(), json!(true));
+    }
+    if view.monitored {
+        out.insert("_km_monitored".into(), json!(true));
+    }
 }
 
 fn put_state(view: &ProcessView, out: &mut Map<String, Value>) {

@@ -2,8 +2,10 @@
 
 use super::hub::Hub;
 use super::rpc::ReplyTo;
+use musher_core::app::ExecMode;
+use musher_core::exit::Signal;
 use musher_core::id::{PmId, RequestId};
-use musher_core::supervisor::Event;
+use musher_core::supervisor::{Event, Reply};
 use musher_core::time::Now;
 use musher_core::view::{ProcessView, Status};
 use musher_core::wire::pm2_env::{self, Detail};
@@ -44,17 +46,31 @@ impl Hub {
             Call::Profile { kind, .. } => {
                 reply.send(&value_body(json!({ "error": unprofiled(kind) })))
             }
-            Call::SignalName { .. }
-            | Call::SendData { .. }
-            | Call::MsgProcess { .. }
-            | Call::SendLine { .. }
-            | Call::Notify { .. } => {
-                let body = match self.on_message_call(call, now) {
-                    Ok(Some(value)) => value_body(value),
-                    Ok(None) => json!({ "args": [] }),
-                    Err(error) => error_body(&error.to_string()),
-                };
-                reply.send(&body);
+            Call::SignalName { name, signal } => {
+                answer(reply, self.signal_named(&name, signal, now))
+            }
+            Call::SendData { id, packet } => answer(reply, self.send_data(id, packet, now)),
+            Call::MsgProcess {
+                to: Addressee::Id(id),
+                action,
+                message,
+            } => {
+                answer(reply, self.trigger(id, &action, &message, now));
+            }
+            Call::MsgProcess {
+                to: Addressee::Name(name),
+                action,
+                message,
+            } => {
+                answer(reply, self.trigger_named(&name, &action, &message, now));
+            }
+            Call::SendLine { id, line } => answer(reply, self.send_line(id, &line, now)),
+            Call::Notify {
+                id,
+                action,
+                manually,
+            } => {
+                answer(reply, self.notify(id, &action, manually, now));
             }
         }
     }
@@ -67,99 +83,77 @@ impl Hub {
         }
     }
 
-    fn on_message_call(&mut self, call: Call, now: Now) -> Result<Option<Value>, CallError> {
-        match call {
-            Call::SignalName { name, signal } => {
-                let views: Vec<ProcessView> = self
-                    .named(&name, now)
-                    .filter(|view| view.pid.is_some())
-                    .collect();
-                if views.is_empty() {
-                    return Err(CallError::UnknownName);
-                }
-                for run in views.iter().filter_map(|view| view.run) {
-                    let _ = self.children.signal(run, signal);
-                }
-                let outcome = Ok(musher_core::supervisor::Reply::Done);
-                let body = Answer::All.body(&outcome, &self.supervisor.views(now));
-                Ok(Some(body["args"][0].clone()))
-            }
-            Call::SendData { id, packet } => {
-                let view = self.receiver(id, now)?;
-                self.tell(&view, &packet);
-                Ok(Some(json!({ "success": true, "data": packet })))
-            }
-            Call::MsgProcess {
-                to: Addressee::Id(id),
-                action,
-                message,
-            } => {
-                let unknown = || CallError::UnknownId(id.to_string());
-                let view = self.supervisor.view(id, now).ok_or_else(unknown)?;
-                if !view
-                    .axm
-                    .actions
-                    .iter()
-                    .any(|known| known["action_name"] == *action)
-                {
-                    return Err(CallError::UnknownAction {
-                        action,
-                        name: view.spec.name.clone(),
-                    });
-                }
-                if view.run.is_none() {
-                    return Err(CallError::Offline(id));
-                }
-                self.tell(&view, &message);
-                Ok(Some(json!({ "process_count": 1, "success": true })))
-            }
-            Call::MsgProcess {
-                to: Addressee::Name(name),
-                action,
-                message,
-            } => {
-                let knows = |view: &ProcessView| {
-                    view.axm
-                        .actions
-                        .iter()
-                        .any(|known| known["action_name"] == *action)
-                };
-                let views: Vec<ProcessView> = self.named(&name, now).filter(knows).collect();
-                for view in &views {
-                    self.tell(view, &message);
-                }
-                Ok(Some(
-                    json!({ "process_count": views.len(), "success": true }),
-                ))
-            }
-            Call::SendLine { id, line } => {
-                let view = self.receiver(id, now)?;
-                if view.spec.mode == musher_core::app::ExecMode::Cluster {
-                    return Err(CallError::LineToCluster);
-                }
-                if let Some(child) = view.run.and_then(|run| self.children.get(run)) {
-                    child
-                        .write_line(&line)
-                        .map_err(|_| CallError::OfflineReceiver(id))?;
-                }
-                Ok(Some(json!({ "pm_id": id.0, "line": line })))
-            }
-            Call::Notify {
-                id,
-                action,
-                manually,
-            } => {
-                let view = self
-                    .supervisor
-                    .view(id, now)
-                    .ok_or(CallError::NotifyUnknownId)?;
-                let event = payload::process_event(&action, manually, &view, now.wall);
-                self.bus.publish("process:event", &event);
-                Ok(None)
-            }
-            // `on_call` answers the others.
-            _ => Ok(None),
+    fn signal_named(&self, name: &str, signal: Signal, now: Now) -> Answered {
+        let views: Vec<ProcessView> = self
+            .named(name, now)
+            .filter(|view| view.pid.is_some())
+            .collect();
+        if views.is_empty() {
+            return Err(CallError::UnknownName);
         }
+        for run in views.iter().filter_map(|view| view.run) {
+            // It may have ended meanwhile; its exit is on the way.
+            let _ = self.children.signal(run, signal);
+        }
+        let body = Answer::All.body(&Ok(Reply::Done), &self.supervisor.views(now));
+        Ok(Some(body["args"][0].clone()))
+    }
+
+    fn send_data(&self, id: PmId, packet: Value, now: Now) -> Answered {
+        let view = self.receiver(id, now)?;
+        self.tell(&view, &packet);
+        Ok(Some(json!({ "success": true, "data": packet })))
+    }
+
+    fn trigger(&self, id: PmId, action: &str, message: &Value, now: Now) -> Answered {
+        let unknown = || CallError::UnknownId(id.to_string());
+        let view = self.supervisor.view(id, now).ok_or_else(unknown)?;
+        if !knows(&view, action) {
+            let (action, name) = (action.to_owned(), view.spec.name.clone());
+            return Err(CallError::UnknownAction { action, name });
+        }
+        if view.run.is_none() {
+            return Err(CallError::Offline(id));
+        }
+        self.tell(&view, message);
+        Ok(Some(json!({ "process_count": 1, "success": true })))
+    }
+
+    fn trigger_named(&self, name: &str, action: &str, message: &Value, now: Now) -> Answered {
+        let views: Vec<ProcessView> = self
+            .named(name, now)
+            .filter(|view| knows(view, action))
+            .collect();
+        for view in &views {
+            self.tell(view, message);
+        }
+        Ok(Some(
+            json!({ "process_count": views.len(), "success": true }),
+        ))
+    }
+
+    fn send_line(&self, id: PmId, line: &str, now: Now) -> Answered {
+        let view = self.receiver(id, now)?;
+        match view.spec.mode {
+            ExecMode::Cluster => return Err(CallError::LineToCluster),
+            ExecMode::Fork => {}
+        }
+        if let Some(child) = view.run.and_then(|run| self.children.get(run)) {
+            child
+                .write_line(line)
+                .map_err(|_| CallError::OfflineReceiver(id))?;
+        }
+        Ok(Some(json!({ "pm_id": id.0, "line": line })))
+    }
+
+    fn notify(&self, id: PmId, action: &str, manually: bool, now: Now) -> Answered {
+        let view = self
+            .supervisor
+            .view(id, now)
+            .ok_or(CallError::NotifyUnknownId)?;
+        let event = payload::process_event(action, manually, &view, now.wall);
+        self.bus.publish("process:event", &event);
+        Ok(None)
     }
 
     fn receiver(&self, id: PmId, now: Now) -> Result<ProcessView, CallError> {
@@ -233,6 +227,26 @@ impl Hub {
             "failed_state_writes": self.store.n_failed(),
         })
     }
+}
+
+/// What a call comes to that needs no step: a value, nothing, or a refusal.
+type Answered = Result<Option<Value>, CallError>;
+
+fn answer(reply: ReplyTo, outcome: Answered) {
+    let body = match outcome {
+        Ok(Some(value)) => value_body(value),
+        Ok(None) => json!({ "args": [] }),
+        Err(error) => error_body(&error.to_string()),
+    };
+    reply.send(&body);
+}
+
+/// Returns whether an app registered an action.
+fn knows(view: &ProcessView, action: &str) -> bool {
+    view.axm
+        .actions
+        .iter()
+        .any(|known| known["action_name"] == *action)
 }
 
 const fn unprofiled(kind: ProfileKind) -> &'static str {

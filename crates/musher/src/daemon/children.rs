@@ -11,6 +11,7 @@ use musher_core::id::{Incarnation, PmId};
 use musher_core::supervisor::{Channel, Event, SpawnFailure, SpawnPlan};
 use musher_os::fd::{self, Blocking};
 use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Stdio, Step};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,6 +37,8 @@ pub(crate) struct Child {
     pub start_time: u64,
     /// Where its pid is written.
     pub pid_path: String,
+    /// Its figures; the file is opened at the first look.
+    pub stat: OnceCell<musher_os::stats::Sampler>,
     pidfd: Rc<OwnedFd>,
     /// The write end of its stdin, held open so that it never sees EOF.
     stdin: Option<OwnedFd>,
@@ -116,6 +119,7 @@ impl Children {
             pid,
             start_time,
             pid_path: plan.pid_path.clone(),
+            stat: OnceCell::new(),
             pidfd: Rc::clone(&pidfd),
             stdin: Some(stdin),
             ending: None,
@@ -153,6 +157,7 @@ impl Children {
             pid,
             start_time,
             pid_path: String::new(),
+            stat: OnceCell::new(),
             pidfd: Rc::clone(&pidfd),
             stdin,
             ending: None,
@@ -226,6 +231,20 @@ impl Children {
 }
 
 impl Child {
+    /// Returns what it has used; `None` when it is gone.
+    pub(crate) fn usage(&self) -> Option<musher_os::stats::Usage> {
+        let usage = match self.stat.get() {
+            Some(stat) => stat.sample(),
+            None => {
+                let stat = musher_os::stats::Sampler::open(self.pid).ok()?;
+                self.stat.get_or_init(|| stat).sample()
+            }
+        };
+        usage
+            .ok()
+            .filter(|usage| usage.start_time == self.start_time)
+    }
+
     /// Writes a line to its stdin.
     ///
     /// # Errors

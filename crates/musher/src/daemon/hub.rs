@@ -25,7 +25,7 @@ use musher_core::wire::bus as payload;
 use musher_core::wire::rpc::Answer;
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,6 +46,8 @@ pub(crate) struct Hub {
     pub(crate) waiting: HashMap<RequestId, (Answer, ReplyTo)>,
     /// Who gets SIGQUIT when the daemon is gone (`killMe`).
     pub(crate) killed_by: Option<u32>,
+    /// Calls were answered since memory was last given back.
+    pub(crate) is_bloated: bool,
     /// The supervisor said `Exit`.
     pub(crate) is_over: bool,
     queue: VecDeque<Event>,
@@ -94,6 +96,7 @@ impl Hub {
             started: musher_os::clock::now(),
             waiting: HashMap::new(),
             killed_by: None,
+            is_bloated: false,
             is_over: false,
             queue: VecDeque::new(),
             out: Vec::new(),
@@ -181,36 +184,25 @@ impl Hub {
             Err(event) => return self.queue.push_back(*event),
         };
         self.park_run(run, &ends);
-        write_pid_file(
-            &plan.pid_path,
-            self.children.get(run).map(|child| child.pid),
-        );
-        self.connect(run, pm_id, plan, ends);
+        if let Some(pid) = self.children.get(run).map(|child| child.pid) {
+            let path = plan.pid_path.clone();
+            self.store
+                .in_turn(Box::new(move || write_pid_file(&path, pid)));
+        }
+        self.connect(run, pm_id, plan, ends, Balancer::add);
     }
 
-    /// Gives the manager's ends of a run to the threads that serve them.
-    fn connect(&mut self, run: Incarnation, pm_id: PmId, plan: &SpawnPlan, ends: Ends) {
-        let Ends { out, err, channel } = ends;
-        self.attach_output(run, pm_id, plan, out, err);
-        self.balancer.add(balance::Child {
-            run,
-            app: plan.app.clone(),
-            slot: plan.slot,
-            balance: plan.balance,
-            channel: plan.channel,
-            fd: channel,
-        });
-    }
-
-    /// Gives the output pipes of a run to the log thread.
-    pub(crate) fn attach_output(
+    /// Gives the manager's ends of a run to the threads that serve them; `tell`
+    /// gives the channel to the balance thread.
+    pub(crate) fn connect(
         &self,
         run: Incarnation,
         pm_id: PmId,
         plan: &SpawnPlan,
-        out: OwnedFd,
-        err: OwnedFd,
+        ends: Ends,
+        tell: impl FnOnce(&Balancer, balance::Child),
     ) {
+        let Ends { out, err, channel } = ends;
         for (stream, fd) in [(Stream::Out, out), (Stream::Err, err)] {
             self.pump.attach(Source {
                 run,
@@ -221,6 +213,15 @@ impl Hub {
                 output: plan.output.clone(),
             });
         }
+        let child = balance::Child {
+            run,
+            app: plan.app.clone(),
+            slot: plan.slot,
+            balance: plan.balance,
+            channel: plan.channel,
+            fd: channel,
+        };
+        tell(&self.balancer, child);
     }
 
     /// Parks what the app would miss if this daemon died.
@@ -250,7 +251,10 @@ impl Hub {
                 .supervisor
                 .process(child.pm_id)
                 .and_then(|p| p.serving.as_ref());
-            give_up_pid_file(&child.pid_path, child.pid, serving.and_then(|run| run.pid));
+            let (path, pid) = (child.pid_path.clone(), child.pid);
+            let serving = serving.and_then(|run| run.pid);
+            self.store
+                .in_turn(Box::new(move || give_up_pid_file(&path, pid, serving)));
         }
         self.children.forget(run);
     }
@@ -297,8 +301,7 @@ impl Hub {
     }
 }
 
-fn write_pid_file(path: &str, pid: Option<u32>) {
-    let Some(pid) = pid else { return };
+fn write_pid_file(path: &str, pid: u32) {
     let path = Path::new(path);
     if let Some(dir) = path.parent() {
         // The next step tells if there is no directory.
@@ -319,7 +322,7 @@ fn give_up_pid_file(path: &str, pid: u32, serving: Option<u32>) {
         return;
     }
     match serving.filter(|serving| *serving != pid) {
-        Some(serving) => write_pid_file(path, Some(serving)),
+        Some(serving) => write_pid_file(path, serving),
         // Somebody else may have removed it: then it is as wanted.
         None => drop(std::fs::remove_file(path)),
     }

@@ -33,12 +33,7 @@ impl Sampler {
         let mut samples = Vec::new();
         for (run, child) in children.iter() {
             // Gone since the last event: its exit is on the way.
-            let Ok(usage) = musher_os::stats::usage(child.pid) else {
-                continue;
-            };
-            if usage.start_time != child.start_time {
-                continue;
-            }
+            let Some(usage) = child.usage() else { continue };
             let look = look(self.previous.get(&run), usage.cpu, now);
             samples.push(Sample {
                 run,

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Processes one daemon supervises at most.
 pub(crate) const MAX_PROCESSES: u32 = 4096;
 
+/// How long nobody calls before the memory of a burst is given back.
+pub(crate) const QUIET: Duration = Duration::from_millis(200);
+
 /// SIGUSR2: open every log file anew.
 pub(crate) const SIGUSR2: Signal = Signal(12);
 

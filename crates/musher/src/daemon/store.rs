@@ -6,8 +6,10 @@
 //! record per process, so it is bounded by the number of processes, however
 //! slow the disk is. Never read again after the start.
 
+use super::journal;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -21,7 +23,7 @@ const LAST_RUN: &str = "last_run";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// SQLite could not open, read or write it.
-    #[error("state database {path}")]
+    #[error("state database {path} cannot be used (is the disk full, or the home not yours?)")]
     Database {
         /// Its path.
         path: PathBuf,
@@ -39,6 +41,23 @@ pub(crate) enum StoreError {
         /// Its format.
         found: i64,
     },
+}
+
+impl StoreError {
+    /// Returns whether the file itself is unusable. A full disk or a missing
+    /// permission says nothing about it.
+    fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            StoreError::Newer { .. } => false,
+            StoreError::Database { source, .. } => {
+                matches!(
+                    source.sqlite_error_code(),
+                    Some(DatabaseCorrupt | NotADatabase)
+                )
+            }
+        }
+    }
 }
 
 /// What the previous daemon left.
@@ -99,8 +118,8 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<(Store, Loaded), StoreError> {
         let (connection, loaded) = match load(path) {
             Ok(opened) => opened,
-            Err(error @ StoreError::Newer { .. }) => return Err(error),
-            Err(StoreError::Database { .. }) => {
+            Err(error) if !error.is_damage() => return Err(error),
+            Err(_) => {
                 let aside = path.with_extension("db.damaged");
                 for suffix in ["-wal", "-shm"] {
                     let side = PathBuf::from(format!("{}{suffix}", path.display()));
@@ -157,6 +176,16 @@ impl Store {
         self.shared.wake.notify_one();
     }
 
+    /// Calls `then` on the writer's thread, after what was handed over before:
+    /// for small files the loop must not wait for.
+    pub(crate) fn in_turn(&self, then: Then) {
+        if self.thread.is_none() {
+            return then();
+        }
+        lock(&self.shared.pending).then.push(then);
+        self.shared.wake.notify_one();
+    }
+
     /// Returns how many transactions failed, for the daemon's log.
     pub(crate) fn n_failed(&self) -> u64 {
         lock(&self.shared.pending).n_failed
@@ -184,6 +213,7 @@ fn load(path: &Path) -> Result<(Connection, Loaded), StoreError> {
         path: path.to_owned(),
         source,
     };
+    make_private(path);
     let connection = Connection::open(path).map_err(wrap)?;
     let found = prepare(&connection).map_err(wrap)?;
     if found > SCHEMA_VERSION {
@@ -194,6 +224,19 @@ fn load(path: &Path) -> Result<(Connection, Loaded), StoreError> {
     }
     let loaded = read(&connection).map_err(wrap)?;
     Ok((connection, loaded))
+}
+
+/// Creates the file for its owner only: it holds environments. SQLite gives its
+/// side files the same mode.
+fn make_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    // What is wrong with it, SQLite says.
+    let _ = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path);
 }
 
 /// Sets the database up and returns the version of its tables.
@@ -242,6 +285,7 @@ fn read(connection: &Connection) -> rusqlite::Result<Loaded> {
 }
 
 fn write_until_closed(connection: &Connection, shared: &Shared) {
+    let mut is_failing = false;
     loop {
         let (batch, then, closing) = {
             let mut pending = lock(&shared.pending);
@@ -256,17 +300,35 @@ fn write_until_closed(connection: &Connection, shared: &Shared) {
             let batch = std::mem::take(&mut pending.batch);
             (batch, std::mem::take(&mut pending.then), pending.closing)
         };
-        let written = batch.is_empty() || write(connection, &batch).is_ok();
+        let written = if batch.is_empty() {
+            Ok(())
+        } else {
+            write(connection, &batch)
+        };
+        tell(written.as_ref().err(), &mut is_failing);
         for then in then {
             then();
         }
-        if !written {
+        if written.is_err() {
             put_back(shared, batch);
         }
         if closing {
             return;
         }
     }
+}
+
+/// Says once that writing fails, and once that it works again.
+fn tell(error: Option<&rusqlite::Error>, is_failing: &mut bool) {
+    match error {
+        Some(error) if !*is_failing => journal::error(&format!(
+            "the state cannot be stored ({error}): it is kept in memory and tried again; \
+             free some space, until then a new daemon would not know what changed"
+        )),
+        None if *is_failing => journal::line("the state is stored again"),
+        Some(_) | None => {}
+    }
+    *is_failing = error.is_some();
 }
 
 /// Keeps what could not be written (full disk) for the next try, unless a

@@ -5,24 +5,25 @@
 //! the store says what they belong to, then each run is checked by pid, start
 //! time and boot. Only then does anybody get to call.
 
-use super::balance::{self, BalanceEvent, Balancer};
+use super::balance::{BalanceEvent, Balancer};
 use super::bus::Bus;
 use super::calendar::LocalCalendar;
 use super::children::{Children, Ends};
+use super::doors::Doors;
 use super::hub::{Hub, Parts};
-use super::logs::LogPump;
+use super::logs::{LogError, LogEvent, LogPump};
 use super::readable::readable;
 use super::store::{Loaded, Store};
 use super::tree::Scope;
-use super::{Inbox, journal, persist, rpc, settings};
-use crate::files::{Durability, replace};
+use super::{Inbox, journal, persist, settings};
 use crate::keeper::client::{KeeperClient, KeeperMessage, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
+use bytes::Bytes;
 use musher_core::app::description;
 use musher_core::cluster::TAKEOVER_SEQ;
 use musher_core::exit::{ExitStatus, Signal};
-use musher_core::id::{Incarnation, RequestId};
+use musher_core::id::Incarnation;
 use musher_core::supervisor::process::Process;
 use musher_core::supervisor::{Event, Supervisor, plan};
 use musher_core::time::Now;
@@ -30,7 +31,6 @@ use musher_core::wire::state::{SavedProcess, SavedRun};
 use musher_os::signals::SignalReader;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,17 +45,6 @@ const MAX_APP_MESSAGES: usize = 8192;
 /// Messages of the keeper, and signals, that wait for the loop.
 const MAX_NOTES: usize = 256;
 
-/// Parked names of the control sockets.
-const RPC: &str = "ctl/rpc";
-const PUB: &str = "ctl/pub";
-
-/// The two sockets clients come through, and what serves them.
-pub(crate) struct Doors {
-    rpc: UnixListener,
-    bus: UnixListener,
-    calls: mpsc::Sender<rpc::Incoming>,
-}
-
 /// Brings the daemon up to the point where it can be called.
 ///
 /// # Errors
@@ -68,45 +57,19 @@ pub(crate) fn set_up(
     // Without room for descriptors parked ones would be lost on the way.
     musher_os::fd::raise_limit().context("the limit of descriptors cannot be raised")?;
     let (keeper, restored) = call_keeper(keeper_fd)?;
-    let (store, loaded) = Store::open(&paths.state_db)?;
-    if let Some(aside) = &loaded.set_aside {
-        journal::error(&format!(
-            "the state database was damaged and is kept as {}; starting with an empty list \
-             (bring a saved one back with 'musher resurrect')",
-            aside.display()
-        ));
-    }
+    let (store, loaded) = open_store(&paths.state_db)?;
     let (child_events, children_inbox) = mpsc::unbounded_channel();
     let (balance_events, balance_inbox) = mpsc::unbounded_channel();
     let (app_messages, app_inbox) = mpsc::channel(MAX_APP_MESSAGES);
     let n_dropped = Arc::new(AtomicU64::new(0));
-    let dropped = Arc::clone(&n_dropped);
     let (log_events, log_inbox) = mpsc::channel(MAX_LOG_EVENTS);
     let (calls, calls_inbox) = mpsc::channel(MAX_CALLS);
     let is_takeover = !loaded.records.is_empty();
     let first_seq = if is_takeover { TAKEOVER_SEQ } else { 0 };
-    let balancer = Balancer::start(first_seq, move |event| match event {
-        BalanceEvent::Raw { run, line } => {
-            if app_messages.try_send((run, line)).is_err() {
-                dropped.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        // A handful per run and socket; closed only while the daemon ends.
-        event => drop(balance_events.send(event)),
-    })?;
-    let pump = LogPump::start(Box::new(move |event| {
-        log_events.try_send(event).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => {
-                event
-            }
-        })
-    }))?;
+    let balancer = start_balancer(first_seq, balance_events, app_messages, &n_dropped)?;
+    let pump = start_pump(log_events)?;
     let mut parked: BTreeMap<String, OwnedFd> = restored.fds.into_iter().collect();
-    let doors = Doors {
-        rpc: door(parked.remove(RPC), &paths.rpc_sock, keeper.as_ref(), RPC)?,
-        bus: door(parked.remove(PUB), &paths.pub_sock, keeper.as_ref(), PUB)?,
-        calls,
-    };
+    let doors = Doors::take(&mut parked, &paths, keeper.as_ref(), calls)?;
     let keeper_inbox = listen_to_keeper(keeper.as_ref());
     let children = Children::new(child_events);
     let boot_id = musher_os::reap::boot_id();
@@ -138,13 +101,7 @@ pub(crate) fn set_up(
     };
     let mut hub = Hub::new(parts);
     reconnect(&mut hub, parked, loaded.tickets);
-    for (pid, status) in restored.exits {
-        hub.children.orphan_exited(pid, status);
-    }
-    for (run, status) in ended {
-        hub.handle(Event::Exited { run, status });
-        hub.handle(Event::TreeGone { run });
-    }
+    hub.mourn(restored.exits, ended);
     let inbox = Inbox {
         children: children_inbox,
         balance: balance_inbox,
@@ -158,6 +115,46 @@ pub(crate) fn set_up(
     Ok((hub, inbox, doors))
 }
 
+fn open_store(path: &Path) -> anyhow::Result<(Store, Loaded)> {
+    let (store, loaded) = Store::open(path)?;
+    if let Some(aside) = &loaded.set_aside {
+        journal::error(&format!(
+            "the state database was damaged and is kept as {}; starting with an empty list \
+             (bring a saved one back with 'musher resurrect')",
+            aside.display()
+        ));
+    }
+    Ok((store, loaded))
+}
+
+fn start_balancer(
+    first_seq: u64,
+    events: mpsc::UnboundedSender<BalanceEvent>,
+    messages: mpsc::Sender<(Incarnation, Bytes)>,
+    n_dropped: &Arc<AtomicU64>,
+) -> std::io::Result<Balancer> {
+    let n_dropped = Arc::clone(n_dropped);
+    Balancer::start(first_seq, move |event| match event {
+        BalanceEvent::Raw { run, line } => {
+            if messages.try_send((run, line)).is_err() {
+                n_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // A handful per run and socket; closed only while the daemon ends.
+        event => drop(events.send(event)),
+    })
+}
+
+fn start_pump(events: mpsc::Sender<LogEvent>) -> Result<LogPump, LogError> {
+    LogPump::start(Box::new(move |event| {
+        events.try_send(event).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => {
+                event
+            }
+        })
+    }))
+}
+
 fn call_keeper(number: Option<i32>) -> anyhow::Result<(Option<KeeperClient>, Restored)> {
     let Some(number) = number else {
         return Ok((None, Restored::default()));
@@ -168,33 +165,6 @@ fn call_keeper(number: Option<i32>) -> anyhow::Result<(Option<KeeperClient>, Res
         .take_back()
         .context("the keeper does not give back what it holds")?;
     Ok((Some(keeper), restored))
-}
-
-/// Takes a control socket back, or binds it and parks it.
-fn door(
-    parked: Option<OwnedFd>,
-    path: &Path,
-    keeper: Option<&KeeperClient>,
-    name: &str,
-) -> anyhow::Result<UnixListener> {
-    // A parked socket whose file was removed can be reached by nobody.
-    let fd = match parked.filter(|_| path.exists()) {
-        Some(fd) => fd,
-        None => {
-            let fd = musher_os::control::bind_control(path)?;
-            if let Some(keeper) = keeper {
-                keeper
-                    .park(name, fd.as_fd())
-                    .with_context(|| format!("could not park {name}"))?;
-            }
-            fd
-        }
-    };
-    let listener = UnixListener::from(fd);
-    listener
-        .set_nonblocking(true)
-        .context("a control socket cannot be used")?;
-    Ok(listener)
 }
 
 fn listen_to_keeper(keeper: Option<&KeeperClient>) -> mpsc::Receiver<KeeperMessage> {
@@ -400,7 +370,10 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
         if let (Some(out), Some(err), Some(channel)) =
             (fds.remove("out"), fds.remove("err"), fds.remove("ipc"))
         {
-            hub.reconnect(run, pm_id, &plan, Ends { out, err, channel }, keys);
+            let ends = Ends { out, err, channel };
+            hub.connect(run, pm_id, &plan, ends, |balancer, child| {
+                balancer.restore_worker(child, keys);
+            });
         }
         if is_stopping {
             hub.children.kill(run, None, Scope::Tree);
@@ -409,82 +382,14 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
 }
 
 impl Hub {
-    /// As `connect`, for a worker that listens already.
-    fn reconnect(
-        &mut self,
-        run: Incarnation,
-        pm_id: musher_core::id::PmId,
-        plan: &musher_core::supervisor::SpawnPlan,
-        ends: Ends,
-        keys: Vec<String>,
-    ) {
-        let Ends { out, err, channel } = ends;
-        self.attach_output(run, pm_id, plan, out, err);
-        let child = balance::Child {
-            run,
-            app: plan.app.clone(),
-            slot: plan.slot,
-            balance: plan.balance,
-            channel: plan.channel,
-            fd: channel,
-        };
-        self.balancer.restore_worker(child, keys);
-    }
-}
-
-impl Doors {
-    /// Lets clients in, and says so to the keeper.
-    pub(crate) fn open(&self, hub: &Hub) {
-        if let Err(error) = self.serve(hub) {
-            journal::error(&format!("clients cannot be served: {error:#}"));
+    /// Takes in what ended while there was no daemon.
+    fn mourn(&mut self, exits: Vec<(u32, ExitStatus)>, ended: Vec<(Incarnation, ExitStatus)>) {
+        for (pid, status) in exits {
+            self.children.orphan_exited(pid, status);
         }
-    }
-
-    fn serve(&self, hub: &Hub) -> anyhow::Result<()> {
-        let rpc = tokio::net::UnixListener::from_std(self.rpc.try_clone()?)?;
-        let events = tokio::net::UnixListener::from_std(self.bus.try_clone()?)?;
-        let describe: rpc::Describe = Arc::new(|attributes| {
-            description::spec(attributes, &settings::defaults()).map_err(|errors| {
-                let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                texts.join("; ")
-            })
-        });
-        let ids = Arc::new(AtomicU64::new(RequestId(1).0));
-        tokio::task::spawn_local(rpc::serve(rpc, describe, ids, self.calls.clone()));
-        let bus = hub.bus.clone();
-        tokio::task::spawn_local(async move { bus.serve(events).await });
-        replace(
-            &hub.paths.pid_file,
-            &std::process::id().to_string(),
-            Durability::Process,
-        )
-        .with_context(|| format!("pid file {}", hub.paths.pid_file.display()))?;
-        if let Some(keeper) = &hub.keeper {
-            keeper.ready().context("the keeper cannot be told")?;
-        }
-        Ok(())
-    }
-
-    /// Ends for good: nothing of the daemon stays behind in the home.
-    pub(crate) fn close(self, hub: Hub) {
-        if let Some(keeper) = &hub.keeper {
-            // A keeper that is gone need not be told to go.
-            let _ = keeper.quit();
-        }
-        for path in [
-            &hub.paths.rpc_sock,
-            &hub.paths.pub_sock,
-            &hub.paths.pid_file,
-        ] {
-            // Somebody else may have removed it: then it is as wanted.
-            let _ = std::fs::remove_file(path);
-        }
-        let killed_by = hub.killed_by;
-        drop((hub, self));
-        if let Some(pidfd) = killed_by.and_then(|pid| musher_os::reap::pidfd_open(pid).ok()) {
-            const SIGQUIT: Signal = Signal(3);
-            // PM2's clients wait for it as the answer to `killMe`.
-            let _ = musher_os::kill::signal(&pidfd, SIGQUIT);
+        for (run, status) in ended {
+            self.handle(Event::Exited { run, status });
+            self.handle(Event::TreeGone { run });
         }
     }
 }

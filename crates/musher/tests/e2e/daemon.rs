@@ -54,6 +54,9 @@ fn home_and_sockets_are_private() {
     assert_eq!(mode(&musher.home()), 0o700);
     assert_eq!(mode(&musher.home().join("rpc.sock")), 0o600);
     assert_eq!(mode(&musher.home().join("pub.sock")), 0o600);
+    for file in ["state.db", "state.db-wal", "pm2.log", "pm2.pid"] {
+        assert_eq!(mode(&musher.home().join(file)), 0o600, "{file}");
+    }
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn any_key() -> impl Strategy<Value = String> {
         .map(|row| row.name)
         .chain(LEADING.iter().copied())
         .chain(TRAILING.iter().copied())
-        .chain(RUNTIME.iter().copied())
+        .chain(STATE_KEYS.iter().chain(NO_ATTRIBUTES).copied())
         .map(str::to_owned)
         .collect();
     prop_oneof![4 => prop::sample::select(known), 1 => "\\PC{0,8}"]

@@ -154,7 +154,16 @@ fn a_slim_record_has_no_variables_and_tells_why() {
     for key in ["env", "PORT", "HOME"] {
         assert!(value["pm2_env"].get(key).is_none(), "{key}");
     }
-    assert_eq!(value["pm2_env"]["NODE_APP_INSTANCE"], 0);
+    for key in [
+        "name",
+        "namespace",
+        "status",
+        "exec_mode",
+        "pm_exec_path",
+        "pm_pid_path",
+    ] {
+        assert!(value["pm2_env"][key].is_string(), "{key}");
+    }
     assert_eq!(value["reason"], "too many unstable restarts");
     assert_eq!(value["next_restart_at"], 7);
 }

@@ -4,7 +4,7 @@ use crate::cli::context::Context;
 use crate::cli::output::terminal_width;
 use crate::cli::verbs::Outcome;
 use musher_core::wire::inspect::inspect;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Time between two drawings, as PM2's.
@@ -42,8 +42,8 @@ fn screen(text: &str, n_rows: usize) -> String {
 
 /// Prints the list as one line of JSON, without a newline.
 pub(in crate::cli) fn jlist(ctx: &mut Context) -> Outcome {
-    let list = ctx.full_list()?;
-    ctx.console.data(&Value::Array(list).to_string());
+    let list = ctx.daemon()?.read_text("getMonitorData", json!({}))?;
+    ctx.console.data(&list);
     Ok(0)
 }
 
