@@ -36,7 +36,10 @@ pub(crate) enum RpcError {
     #[error("{0}")]
     Refused(String),
     /// The connection broke.
-    #[error("the daemon closed the connection before it answered {method}")]
+    #[error(
+        "the daemon closed the connection before it answered {method}; the apps run on, look with \
+         `musher ls` and repeat the command"
+    )]
     Closed {
         /// What was asked last.
         method: String,
