@@ -382,7 +382,7 @@ fn a_random_port_is_recognised_by_what_it_became() {
 
 #[test]
 fn sockets_of_slots_that_left_under_a_former_daemon_go_with_the_last_server() {
-    let mut primary = Primary::new(TAKEOVER_SEQ);
+    let mut primary = Primary::new(takeover_seq(Mono(1)));
     let endpoint = Endpoint {
         address: None,
         port: 80,
@@ -414,4 +414,13 @@ fn sockets_of_slots_that_left_under_a_former_daemon_go_with_the_last_server() {
         .filter(|a| !matches!(a, ClusterAction::Watch { .. }))
         .collect();
     assert_eq!(ends, [ended(sockets[0]), ended(sockets[1])]);
+}
+
+#[test]
+fn a_late_answer_to_a_former_daemon_is_no_answer_to_this_one() {
+    let busiest_day = 86_400_000 * (SEQS_PER_MS - 1);
+    let before = takeover_seq(Mono(5)) + busiest_day;
+    assert!(before < takeover_seq(Mono(5 + 86_400_000)));
+    let in_69_years = Mono(69 * 365 * 86_400_000);
+    assert!(takeover_seq(in_69_years) < 1 << 53, "exact in JavaScript");
 }

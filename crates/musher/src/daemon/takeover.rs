@@ -21,7 +21,7 @@ use crate::paths::Paths;
 use anyhow::Context;
 use bytes::Bytes;
 use musher_core::app::description;
-use musher_core::cluster::TAKEOVER_SEQ;
+use musher_core::cluster::takeover_seq;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::process::Process;
@@ -65,7 +65,10 @@ pub(crate) fn set_up(
     let (log_events, log_inbox) = mpsc::channel(MAX_LOG_EVENTS);
     let (calls, calls_inbox) = mpsc::channel(MAX_CALLS);
     let is_takeover = !loaded.records.is_empty();
-    let first_seq = if is_takeover { TAKEOVER_SEQ } else { 0 };
+    let first_seq = match is_takeover {
+        true => takeover_seq(musher_os::clock::now().mono),
+        false => 0,
+    };
     let balancer = start_balancer(first_seq, balance_events, app_messages, &n_dropped)?;
     let pump = start_pump(log_events)?;
     let mut parked: BTreeMap<String, OwnedFd> = restored.fds.into_iter().collect();
