@@ -5,7 +5,7 @@
 //! [`Event`] of an incarnation; nothing else in the daemon knows pids.
 
 use super::readable::readable;
-use super::tree::{Ending, Scope, wait};
+use super::tree::{Ending, Scope, wait, wait_by_looking};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
 use musher_core::supervisor::{Channel, Event, SpawnFailure, SpawnPlan};
@@ -308,12 +308,7 @@ impl Life {
 async fn wait_shared(pidfd: &Rc<OwnedFd>) {
     match pidfd.try_clone() {
         Ok(pidfd) => wait(pidfd).await,
-        // No descriptor left for a second handle: look instead of being told.
-        Err(_) => {
-            while musher_os::kill::signal(pidfd.as_ref(), Signal(0)).is_ok() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+        Err(_) => wait_by_looking(pidfd).await,
     }
 }
 
