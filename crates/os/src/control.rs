@@ -144,13 +144,19 @@ fn is_served(path: &Path) -> Result<bool, ControlError> {
         }
         Ok(_) => {}
     }
-    match connect(path) {
-        Ok(_) => Ok(true),
-        // A full queue has an owner, and so has a socket that refuses us.
-        Err(error) => Ok(matches!(
-            error.raw_os_error(),
-            Some(libc::EAGAIN | libc::EACCES)
-        )),
+    let Err(source) = connect(path) else {
+        return Ok(true);
+    };
+    match source.raw_os_error() {
+        Some(libc::ECONNREFUSED | libc::ENOENT) => Ok(false),
+        // A full queue has an owner, and so has a socket that forbids us or is
+        // of another type.
+        Some(libc::EAGAIN | libc::EACCES | libc::EPROTOTYPE) => Ok(true),
+        // Not knowing is no reason to take somebody's place.
+        _ => Err(ControlError::Bind {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
