@@ -323,6 +323,10 @@ impl Primary {
         {
             return;
         }
+        if stage == Stage::Serving {
+            let key = key.0.clone();
+            tell(run, AppMessage::Closed { key }, out);
+        }
         // A worker that was asked to leave closes its servers because of that,
         // not because the app is done with the port.
         let owed = stage != Stage::Serving && !self.has_proven(&app, slot);
