@@ -148,9 +148,17 @@ pub struct Primary {
     last_id: u64,
 }
 
-/// Where sequence numbers start in a daemon that takes over workers: above
-/// anything its predecessor can have used.
-pub const TAKEOVER_SEQ: u64 = 1 << 32;
+/// Messages to one worker within a millisecond that [`takeover_seq`] allows for.
+const SEQS_PER_MS: u64 = 1 << 12;
+
+/// Returns where sequence numbers start in a daemon that takes over workers at
+/// this time: above anything any daemon before it can have used, so that a late
+/// answer to one of theirs is never taken for an answer to one of its own.
+///
+/// Exact as a JavaScript number (below 2^53) for the first 69 years after boot.
+pub const fn takeover_seq(now: Mono) -> u64 {
+    now.0.saturating_mul(SEQS_PER_MS)
+}
 
 impl Primary {
     /// Returns a primary without workers whose messages count from `first_seq`.
@@ -314,6 +322,10 @@ impl Primary {
             && worker.open.remove(&group).is_none()
         {
             return;
+        }
+        if stage == Stage::Serving {
+            let key = key.0.clone();
+            tell(run, AppMessage::Closed { key }, out);
         }
         // A worker that was asked to leave closes its servers because of that,
         // not because the app is done with the port.

@@ -472,6 +472,23 @@ fn a_reload_proves_the_successor_before_the_predecessor_leaves() {
 }
 
 #[test]
+fn a_successor_need_not_listen_where_the_app_has_closed_its_server() {
+    let mut story = Story::with_worker(worker());
+    let once = "4:81".to_owned();
+    let opened = AppMessage::Listening { key: once.clone() };
+    story.said(1, opened, &[]);
+    story.said(1, AppMessage::Closed { key: once }, &[]);
+    story.ask(reload(), &["spawn 2@0"]);
+    story.spawned(2, &[]);
+    story.said(2, AppMessage::Online, &[]);
+    story.said(
+        2,
+        listening(),
+        &["emit online 0 online", "detach 1", "kill 1 SIGINT"],
+    );
+}
+
+#[test]
 fn a_successor_that_never_listens_leaves_and_nothing_changed() {
     let mut story = Story::with_worker(worker());
     let before = story.view(0);

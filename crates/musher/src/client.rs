@@ -26,6 +26,10 @@ const READ_DEADLINE: Duration = Duration::from_secs(10);
 /// `listen_timeout`. A daemon that dies ends the wait at once.
 const ACTION_DEADLINE: Duration = Duration::from_secs(3600);
 
+/// Pause before knocking again at a socket whose queue is full; for
+/// [`READ_DEADLINE`] in all.
+const QUEUE_PAUSE: Duration = Duration::from_millis(2);
+
 /// Bytes read from the socket at a time.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -227,17 +231,25 @@ enum Filled {
 }
 
 fn open(path: &Path) -> io::Result<Option<UnixStream>> {
-    match musher_os::control::connect(path) {
-        Ok(socket) => {
-            let stream = UnixStream::from(socket);
-            // Waits here have deadlines of their own.
-            stream.set_nonblocking(false)?;
-            Ok(Some(stream))
+    let deadline = Instant::now() + READ_DEADLINE;
+    loop {
+        match musher_os::control::connect(path) {
+            Ok(socket) => {
+                let stream = UnixStream::from(socket);
+                // Waits here have deadlines of their own.
+                stream.set_nonblocking(false)?;
+                return Ok(Some(stream));
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => return Ok(None),
+                // Many clients at once: the queue of the socket is full until
+                // the daemon has accepted some (unix(7)).
+                ErrorKind::WouldBlock if Instant::now() < deadline => {
+                    std::thread::sleep(QUEUE_PAUSE);
+                }
+                _ => return Err(error),
+            },
         }
-        Err(error) => match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(None),
-            _ => Err(error),
-        },
     }
 }
 
@@ -293,4 +305,32 @@ fn parse_reply(args: &[Bytes]) -> Result<Answer, RpcError> {
     }
     let value = body.get_mut("args").and_then(|args| args.get_mut(0));
     Ok((CallId(id), Ok(value.map_or(Value::Null, Value::take))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use musher_os::listen::{self, PathAccess};
+
+    #[test]
+    fn a_full_queue_is_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("rpc.sock");
+        let listener = listen::unix(&path, PathAccess::default(), 1).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(connection) = musher_os::control::connect(&path) {
+            waiting.push(connection);
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                told.recv().unwrap();
+                for _ in waiting {
+                    listen::accept(&listener).unwrap().unwrap();
+                }
+            });
+            tell.send(()).unwrap();
+            assert!(open(&path).unwrap().is_some());
+        });
+    }
 }

@@ -13,6 +13,9 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
 use crate::unix_path::UnixPath;
 
+/// The bit that marks a directory for everybody, such as /tmp (inode(7)).
+const STICKY: u32 = 0o1000;
+
 /// Clients that may wait for the daemon's accept.
 const BACKLOG: i32 = 128;
 
@@ -41,6 +44,9 @@ pub enum ControlError {
         /// The calling user.
         uid: u32,
     },
+    /// Everybody keeps files there: it cannot be closed for all but one.
+    #[error("{0} is shared with other users; choose a directory of your own")]
+    SharedDirectory(PathBuf),
     /// The directory cannot be made or its mode not be set.
     #[error("cannot prepare the directory {path}")]
     Directory {
@@ -68,7 +74,8 @@ pub enum ControlError {
 /// Makes a directory of mode 0700, or makes an own one that mode.
 ///
 /// # Errors
-/// [`ControlError::ForeignDirectory`], [`ControlError::Directory`].
+/// [`ControlError::ForeignDirectory`], [`ControlError::SharedDirectory`],
+/// [`ControlError::Directory`].
 pub fn private_directory(path: &Path) -> Result<(), ControlError> {
     let failed = |source| ControlError::Directory {
         path: path.to_owned(),
@@ -91,6 +98,9 @@ pub fn private_directory(path: &Path) -> Result<(), ControlError> {
             owner: metadata.uid(),
             uid,
         });
+    }
+    if metadata.mode() & STICKY != 0 {
+        return Err(ControlError::SharedDirectory(path.to_owned()));
     }
     if metadata.mode() & 0o7777 != 0o700 {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
@@ -144,13 +154,19 @@ fn is_served(path: &Path) -> Result<bool, ControlError> {
         }
         Ok(_) => {}
     }
-    match connect(path) {
-        Ok(_) => Ok(true),
-        // A full queue has an owner, and so has a socket that refuses us.
-        Err(error) => Ok(matches!(
-            error.raw_os_error(),
-            Some(libc::EAGAIN | libc::EACCES)
-        )),
+    let Err(source) = connect(path) else {
+        return Ok(true);
+    };
+    match source.raw_os_error() {
+        Some(libc::ECONNREFUSED | libc::ENOENT) => Ok(false),
+        // A full queue has an owner, and so has a socket that forbids us or is
+        // of another type.
+        Some(libc::EAGAIN | libc::EACCES | libc::EPROTOTYPE) => Ok(true),
+        // Not knowing is no reason to take somebody's place.
+        _ => Err(ControlError::Bind {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 

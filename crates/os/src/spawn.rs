@@ -19,7 +19,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::exec::{self, ChildFds, Credentials, Image};
 use crate::program::resolve_program;
-use crate::{reap, user};
+use crate::{proc_stat, reap, user};
 
 /// The child's ends of its descriptors; closed in the parent by the spawn.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub enum Step {
     Resolve = 1,
     /// Make the report pipe.
     Pipe,
-    /// fork(2) and pidfd_open(2).
+    /// fork(2), pidfd_open(2) and the start time.
     Fork,
     /// setsid(2).
     Setsid,
@@ -149,11 +149,15 @@ fn start(image: &Image, stdio: Stdio, subject: &str) -> Result<Spawned, SpawnErr
     let pid = fork(image, fds).map_err(fork_error)?;
     drop((stdio, report));
     // The child is ours and unreaped, so its pid cannot have been given away.
-    let pidfd = reap::pidfd_open(pid).map_err(|error| {
+    let identity = reap::pidfd_open(pid).and_then(|pidfd| {
+        let stat = proc_stat::read(pid)?;
+        Ok((pidfd, stat.start_time))
+    });
+    // Without both it could neither be signalled nor be known again.
+    let (pidfd, start_time) = identity.map_err(|error| {
         reap::abandon(pid);
         fork_error(error.raw_os_error().unwrap_or(libc::EIO))
     })?;
-    let start_time = reap::start_time(pid).unwrap_or(0);
     Ok(Spawned {
         pid,
         pidfd,

@@ -249,3 +249,30 @@ fn a_control_socket_replaces_only_what_nobody_serves() {
     let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(names.len(), 1, "nothing is left aside: {names:?}");
 }
+
+#[test]
+fn a_socket_of_another_type_has_an_owner_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rpc.sock");
+    let served = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    assert!(matches!(
+        control::bind_control(&path),
+        Err(ControlError::InUse(_))
+    ));
+    drop(served);
+    control::bind_control(&path).unwrap();
+}
+
+#[test]
+fn a_directory_for_everybody_is_not_taken_for_a_home() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = dir.path().join("tmp");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    assert!(matches!(
+        control::bind_control(&shared.join("rpc.sock")),
+        Err(ControlError::SharedDirectory(_))
+    ));
+    let mode = std::fs::metadata(&shared).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1777);
+}

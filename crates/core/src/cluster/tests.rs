@@ -381,8 +381,28 @@ fn a_random_port_is_recognised_by_what_it_became() {
 }
 
 #[test]
+fn a_server_the_app_closes_is_told_and_one_closed_by_a_stop_is_not() {
+    let mut world = World::new();
+    let closed = |key: &str| AppMessage::Closed { key: key.into() };
+    for (is_stopped, expected) in [(false, Some(closed("null:80:4:undefined"))), (true, None)] {
+        let run = world.start(0, Balance::Even);
+        world.listen(run, 80);
+        world.deliver(run, true);
+        if is_stopped {
+            world.detach(run);
+        }
+        world.close(run, 80);
+        let told = world.told(run).iter();
+        let closings: Vec<_> = told
+            .filter(|m| matches!(m, AppMessage::Closed { .. }))
+            .collect();
+        assert_eq!(closings, expected.iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn sockets_of_slots_that_left_under_a_former_daemon_go_with_the_last_server() {
-    let mut primary = Primary::new(TAKEOVER_SEQ);
+    let mut primary = Primary::new(takeover_seq(Mono(1)));
     let endpoint = Endpoint {
         address: None,
         port: 80,
@@ -409,9 +429,17 @@ fn sockets_of_slots_that_left_under_a_former_daemon_go_with_the_last_server() {
     let closed = FromWorker::Close(endpoint.key());
     primary.on_message(run, closed, false, Mono(1), &mut out);
     let ended = |socket| ClusterAction::EndSocket { socket };
-    let ends: Vec<_> = out
-        .into_iter()
-        .filter(|a| !matches!(a, ClusterAction::Watch { .. }))
-        .collect();
+    let is_about_sockets =
+        |a: &ClusterAction| !matches!(a, ClusterAction::Watch { .. } | ClusterAction::Tell { .. });
+    let ends: Vec<_> = out.into_iter().filter(is_about_sockets).collect();
     assert_eq!(ends, [ended(sockets[0]), ended(sockets[1])]);
+}
+
+#[test]
+fn a_late_answer_to_a_former_daemon_is_no_answer_to_this_one() {
+    let busiest_day = 86_400_000 * (SEQS_PER_MS - 1);
+    let before = takeover_seq(Mono(5)) + busiest_day;
+    assert!(before < takeover_seq(Mono(5 + 86_400_000)));
+    let in_69_years = Mono(69 * 365 * 86_400_000);
+    assert!(takeover_seq(in_69_years) < 1 << 53, "exact in JavaScript");
 }

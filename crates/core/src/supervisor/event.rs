@@ -77,6 +77,11 @@ pub enum AppMessage {
         /// The key of the listening socket.
         key: String,
     },
+    /// A serving worker's app closed the server of this key.
+    Closed {
+        /// The key it was told to listen under.
+        key: String,
+    },
     /// The string `"ready"`.
     Ready,
     /// The worker will leave by itself (`cluster.worker.disconnect()`).

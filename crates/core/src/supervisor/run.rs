@@ -31,7 +31,7 @@ pub struct Said {
     pub online: bool,
     /// The string `"ready"` arrived.
     pub ready: bool,
-    /// Keys of the servers that listen.
+    /// Keys of the servers that listen; what the app closed is taken out.
     pub listening: BTreeSet<String>,
 }
 

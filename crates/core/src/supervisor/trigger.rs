@@ -142,6 +142,10 @@ impl Supervisor {
                     said.listening.insert(key);
                 });
             }
+            // A successor need not listen where nothing listens any more.
+            AppMessage::Closed { key } => self.on_said(run, now, out, |said| {
+                said.listening.remove(&key);
+            }),
             AppMessage::Disconnecting => {}
         }
     }

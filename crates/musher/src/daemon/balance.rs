@@ -104,8 +104,8 @@ pub(crate) struct Balancer {
 }
 
 impl Balancer {
-    /// Starts the thread. `first_seq` is 0, or
-    /// [`musher_core::cluster::TAKEOVER_SEQ`] in a daemon that takes over.
+    /// Starts the thread. `first_seq` is 0, or that of
+    /// [`musher_core::cluster::takeover_seq`] in a daemon that takes over.
     /// `on_event` is called on the thread and must not wait.
     ///
     /// # Errors

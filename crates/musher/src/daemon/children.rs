@@ -5,7 +5,7 @@
 //! [`Event`] of an incarnation; nothing else in the daemon knows pids.
 
 use super::readable::readable;
-use super::tree::{Ending, Scope, wait};
+use super::tree::{Ending, Scope, wait, wait_by_looking};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
 use musher_core::supervisor::{Channel, Event, SpawnFailure, SpawnPlan};
@@ -308,12 +308,7 @@ impl Life {
 async fn wait_shared(pidfd: &Rc<OwnedFd>) {
     match pidfd.try_clone() {
         Ok(pidfd) => wait(pidfd).await,
-        // No descriptor left for a second handle: look instead of being told.
-        Err(_) => {
-            while musher_os::kill::signal(pidfd.as_ref(), Signal(0)).is_ok() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+        Err(_) => wait_by_looking(pidfd).await,
     }
 }
 
@@ -402,12 +397,32 @@ fn package_version(script: &str) -> Option<String> {
     const MAX_BYTES: u64 = 1 << 20;
     Path::new(script).ancestors().skip(1).find_map(|dir| {
         let path = dir.join("package.json");
-        let size = std::fs::metadata(&path).ok()?.len();
-        if size > MAX_BYTES {
+        let file = std::fs::metadata(&path).ok()?;
+        // Reading a FIFO of that name would stop the loop for ever.
+        if !file.is_file() || file.len() > MAX_BYTES {
             return None;
         }
         let text = std::fs::read_to_string(&path).ok()?;
         let package: serde_json::Value = serde_json::from_str(&text).ok()?;
         package["version"].as_str().map(str::to_owned)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_nearest_package_which_must_be_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let fifo = inner.join("package.json");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        std::fs::write(dir.path().join("package.json"), r#"{"version":"1.2.3"}"#).unwrap();
+        let script = inner.join("app.js");
+        let version = package_version(script.to_str().unwrap());
+        assert_eq!(version.as_deref(), Some("1.2.3"));
+    }
 }

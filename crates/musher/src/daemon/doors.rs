@@ -67,12 +67,12 @@ impl Doors {
         tokio::task::spawn_local(rpc::serve(rpc, describe, ids, self.calls.clone()));
         let bus = hub.bus.clone();
         tokio::task::spawn_local(async move { bus.serve(events).await });
-        replace(
-            &hub.paths.pid_file,
-            &std::process::id().to_string(),
-            Durability::Process,
-        )
-        .with_context(|| format!("pid file {}", hub.paths.pid_file.display()))?;
+        // Nothing of ours reads it: without it the daemon serves all the same.
+        let (path, pid) = (&hub.paths.pid_file, std::process::id().to_string());
+        if let Err(error) = replace(path, &pid, Durability::Process) {
+            let path = path.display();
+            journal::error(&format!("could not write pid file {path}: {error}"));
+        }
         if let Some(keeper) = &hub.keeper {
             keeper.ready().context("the keeper cannot be told")?;
         }

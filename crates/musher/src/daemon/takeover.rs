@@ -21,7 +21,7 @@ use crate::paths::Paths;
 use anyhow::Context;
 use bytes::Bytes;
 use musher_core::app::description;
-use musher_core::cluster::TAKEOVER_SEQ;
+use musher_core::cluster::takeover_seq;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::process::Process;
@@ -29,7 +29,7 @@ use musher_core::supervisor::{Event, Supervisor, plan};
 use musher_core::time::Now;
 use musher_core::wire::state::{SavedProcess, SavedRun};
 use musher_os::signals::SignalReader;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -65,7 +65,10 @@ pub(crate) fn set_up(
     let (log_events, log_inbox) = mpsc::channel(MAX_LOG_EVENTS);
     let (calls, calls_inbox) = mpsc::channel(MAX_CALLS);
     let is_takeover = !loaded.records.is_empty();
-    let first_seq = if is_takeover { TAKEOVER_SEQ } else { 0 };
+    let first_seq = match is_takeover {
+        true => takeover_seq(musher_os::clock::now().mono),
+        false => 0,
+    };
     let balancer = start_balancer(first_seq, balance_events, app_messages, &n_dropped)?;
     let pump = start_pump(log_events)?;
     let mut parked: BTreeMap<String, OwnedFd> = restored.fds.into_iter().collect();
@@ -79,6 +82,7 @@ pub(crate) fn set_up(
         boot_id,
         exits: restored.exits.iter().copied().collect(),
         ended: Vec::new(),
+        left_behind: Vec::new(),
     };
     let supervisor = past.supervisor(&loaded);
     let Past {
@@ -86,8 +90,10 @@ pub(crate) fn set_up(
         parked,
         boot_id,
         ended,
-        ..
+        left_behind,
+        exits: _,
     } = past;
+    drop_left_behind(keeper.as_ref(), &left_behind);
     let parts = Parts {
         supervisor,
         children,
@@ -167,6 +173,14 @@ fn call_keeper(number: Option<i32>) -> anyhow::Result<(Option<KeeperClient>, Res
     Ok((Some(keeper), restored))
 }
 
+fn drop_left_behind(keeper: Option<&KeeperClient>, prefixes: &[String]) {
+    let Some(keeper) = keeper else { return };
+    for prefix in prefixes {
+        // A keeper that is gone holds nothing any more.
+        let _ = keeper.drop_prefix(prefix);
+    }
+}
+
 fn listen_to_keeper(keeper: Option<&KeeperClient>) -> mpsc::Receiver<KeeperMessage> {
     let (tell, inbox) = mpsc::channel(MAX_NOTES);
     let socket = keeper.and_then(|keeper| keeper.as_fd().try_clone_to_owned().ok());
@@ -237,6 +251,8 @@ struct Past {
     exits: BTreeMap<u32, ExitStatus>,
     /// Runs the store knows and the kernel does not, and how they ended.
     ended: Vec<(Incarnation, ExitStatus)>,
+    /// Prefixes of parked names nobody will ask for.
+    left_behind: Vec<String>,
 }
 
 impl Past {
@@ -248,7 +264,7 @@ impl Past {
             .iter()
             .filter_map(|(pm_id, record)| self.process(*pm_id, record, &settings.defaults, now))
             .collect();
-        self.end_strangers(&processes);
+        self.left_behind = self.end_strangers(&processes);
         let calendar = Box::new(LocalCalendar::new());
         let last_run = Incarnation(loaded.last_run);
         Supervisor::restore(settings, calendar, processes, last_run, now)
@@ -298,33 +314,57 @@ impl Past {
     }
 
     /// Ends runs that were forked but not stored when the daemon died: their
-    /// slot is started again, so they would be second copies.
-    fn end_strangers(&mut self, processes: &[Process]) {
-        let known: Vec<Incarnation> = processes
+    /// slot is started again, so they would be second copies. Returns the
+    /// prefixes of the names under which the keeper holds what was theirs.
+    fn end_strangers(&mut self, processes: &[Process]) -> Vec<String> {
+        let known: BTreeSet<(Incarnation, u32)> = processes
             .iter()
             .flat_map(Process::runs)
-            .map(|run| run.id)
+            .filter_map(|run| Some((run.id, run.pid?)))
             .collect();
-        for name in self.parked.keys() {
-            let Some((run, pid)) = run_of(name) else {
-                continue;
-            };
-            if known.contains(&run) || !name.ends_with("/ipc") {
-                continue;
-            }
-            let Some(start_time) = musher_os::reap::start_time(pid) else {
-                continue;
-            };
-            journal::line(&format!(
-                "ending process {pid}: it was started but not yet booked"
-            ));
-            if let Ok(tree) = musher_os::kill::Tree::snapshot(pid, start_time) {
-                tree.signal_all(Signal::KILL);
-            }
+        let strangers = strangers(self.parked.keys(), &known);
+        for (run, pid) in &strangers {
+            self.end_stranger(*pid);
+            let theirs = Some((*run, *pid));
+            self.parked.retain(|name, _| run_of(name) != theirs);
         }
-        self.parked
-            .retain(|name, _| run_of(name).is_none_or(|(run, _)| known.contains(&run)));
+        let prefix = |(run, pid): &(Incarnation, u32)| format!("run/{run}/{pid}/");
+        strangers.iter().map(prefix).collect()
     }
+
+    /// Kills what a parked name says was forked, if that is still there. The
+    /// name holds no start time: a pid the keeper has reaped, or one that does
+    /// not lead a session as every run does, is somebody else's.
+    fn end_stranger(&self, pid: u32) {
+        if self.exits.contains_key(&pid) {
+            return;
+        }
+        let Ok(stat) = musher_os::proc_stat::read(pid) else {
+            return;
+        };
+        if stat.session != pid {
+            return;
+        }
+        journal::line(&format!(
+            "ending process {pid}: it was started but not yet booked"
+        ));
+        if let Ok(tree) = musher_os::kill::Tree::snapshot(pid, stat.start_time) {
+            tree.signal_all(Signal::KILL);
+        }
+    }
+}
+
+/// Returns the runs that parked names speak of and the store does not know.
+/// A run id may come back with another pid: the daemon died before it stored
+/// that it was used.
+fn strangers<'a>(
+    names: impl Iterator<Item = &'a String>,
+    known: &BTreeSet<(Incarnation, u32)>,
+) -> BTreeSet<(Incarnation, u32)> {
+    names
+        .filter_map(|name| run_of(name))
+        .filter(|run| !known.contains(run))
+        .collect()
 }
 
 /// Returns run and pid of a parked name `run/<run>/<pid>/<what>`.
@@ -360,11 +400,21 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
             p.runs().map(move |run| {
                 let plan = plan::spawn_plan(p, p.history.restart_time, now);
                 let keys: Vec<String> = run.said.listening.iter().cloned().collect();
-                (run.id, p.pm_id, plan, keys, run.is_stopping())
+                let scope = match run.spec.stop.treekill {
+                    true => Scope::Tree,
+                    false => Scope::Main,
+                };
+                (
+                    run.id,
+                    p.pm_id,
+                    plan,
+                    keys,
+                    run.is_stopping().then_some(scope),
+                )
             })
         })
         .collect();
-    for (run, pm_id, plan, keys, is_stopping) in runs {
+    for (run, pm_id, plan, keys, ending) in runs {
         hub.children.set_pid_path(run, &plan.pid_path);
         let mut fds = by_run.remove(&run).unwrap_or_default();
         if let (Some(out), Some(err), Some(channel)) =
@@ -375,8 +425,8 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
                 balancer.restore_worker(child, keys);
             });
         }
-        if is_stopping {
-            hub.children.kill(run, None, Scope::Tree);
+        if let Some(scope) = ending {
+            hub.children.kill(run, None, scope);
         }
     }
 }
@@ -391,5 +441,27 @@ impl Hub {
             self.handle(Event::Exited { run, status });
             self.handle(Event::TreeGone { run });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_whose_number_is_used_again_is_told_by_its_pid() {
+        let names = [
+            "run/4/100/ipc",
+            "run/5/1234/ipc",
+            "run/5/1234/out",
+            "run/5/999/out",
+            "run/6/7/err",
+            "ctl/rpc",
+            "listen/default/app/0/511/null:80:4:undefined",
+        ]
+        .map(str::to_owned);
+        let known = BTreeSet::from([(Incarnation(4), 100), (Incarnation(5), 999)]);
+        let expected = BTreeSet::from([(Incarnation(5), 1234), (Incarnation(6), 7)]);
+        assert_eq!(strangers(names.iter(), &known), expected);
     }
 }

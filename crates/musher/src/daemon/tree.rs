@@ -7,7 +7,7 @@ use musher_os::kill::{Member, Tree};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -111,7 +111,32 @@ pub(crate) async fn wait(pidfd: OwnedFd) {
     }
     // No room in the poller: look now and then instead of being told.
     let Ok(pidfd) = second else { return };
-    while musher_os::kill::signal(&pidfd, Signal(0)).is_ok() {
+    wait_by_looking(&pidfd).await;
+}
+
+/// As [`wait`], for want of a second descriptor or of room in the poller. A
+/// signal 0 would not do: a process that waits to be reaped still takes it.
+pub(crate) async fn wait_by_looking(pidfd: &OwnedFd) {
+    loop {
+        let ended = musher_os::fd::wait_readable([pidfd.as_fd()], Some(Duration::ZERO));
+        if matches!(ended, Ok([true])) {
+            return;
+        }
         tokio::time::sleep(SCAN_RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_child_nobody_has_reaped_is_seen_by_looking() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pidfd = musher_os::reap::pidfd_open(child.id()).unwrap();
+        let limit = Duration::from_secs(20);
+        let seen = tokio::time::timeout(limit, wait_by_looking(&pidfd)).await;
+        assert!(seen.is_ok(), "it waits for a reaping that waits for it");
+        child.wait().unwrap();
     }
 }

@@ -60,6 +60,13 @@ fn home_and_sockets_are_private() {
 }
 
 #[test]
+fn a_pid_file_that_cannot_be_written_keeps_nobody_out() {
+    let musher = Musher::new();
+    std::fs::create_dir_all(musher.home().join("pm2.pid")).expect("in the place of the file");
+    musher.ok(&["ping"]);
+}
+
+#[test]
 fn a_killed_daemon_comes_back_with_the_same_workers() {
     let musher = Musher::new();
     musher.ok(&["start", &Musher::app("tick.js"), "--name", "fork"]);

@@ -19,6 +19,11 @@ const CHUNK: usize = 64 << 10;
 /// Chunks read from one child before the others have their turn.
 const CHUNKS_PER_TURN: usize = 16;
 
+/// Descriptors kept of a child until the messages they belong to are read;
+/// further ones are closed, or a child could use up all of the daemon's. Node
+/// sends one at a time.
+const MAX_RECEIVED: usize = 64;
+
 /// Patience when the kernel has too many descriptors under way (ETOOMANYREFS,
 /// unix(7)): the channel is writable all the while, so waiting for that would
 /// spin.
@@ -100,6 +105,7 @@ impl Link {
                 Ok(len) => {
                     self.n_read += len as u64;
                     self.lines.push(&buffer[..len]);
+                    self.received.truncate(MAX_RECEIVED);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Readable::Later,
                 Err(_) => return Readable::Ended,
@@ -214,6 +220,18 @@ mod tests {
             }
         }
         assert_eq!(link.n_queued_bytes, 0);
+    }
+
+    #[test]
+    fn a_child_cannot_fill_the_daemon_with_descriptors() {
+        let (ours, theirs) = socketpair(Blocking::NeverWaits).unwrap();
+        let mut link = Link::new(ours);
+        for _ in 0..2 * MAX_RECEIVED {
+            fd::send_with_fd(theirs.as_fd(), b"{}\n", Some(theirs.as_fd())).unwrap();
+            link.read();
+        }
+        let kept = std::iter::from_fn(|| link.take_fd()).count();
+        assert_eq!(kept, MAX_RECEIVED);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::daemon::balance::{BalanceEvent, Balancer, Child};
 use musher_core::app::Balance;
-use musher_core::cluster::TAKEOVER_SEQ;
+use musher_core::cluster::takeover_seq;
 use musher_core::exit::Signal;
 use musher_core::id::Incarnation;
 use musher_core::supervisor::action::{AppKey, Channel, Output, SpawnPlan};
@@ -166,7 +166,7 @@ impl House {
         self.collect(Duration::ZERO);
         self.balancer = None;
         self.collect(Duration::ZERO);
-        let (balancer, inbox) = start_balancer(TAKEOVER_SEQ);
+        let (balancer, inbox) = start_balancer(takeover_seq(musher_os::clock::now().mono));
         (self.balancer, self.inbox) = (Some(balancer), inbox);
         for (name, fd) in &self.parked {
             self.balancer()
