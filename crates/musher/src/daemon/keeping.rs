@@ -58,7 +58,7 @@ pub(crate) struct Keeping {
     backoff: Rc<RefCell<Backoff>>,
     /// When the keeper came, or this daemon.
     since: Instant,
-    /// The connection to one that is on its way.
+    /// The connection to one that is on its way to the loop.
     coming: Rc<RefCell<Option<KeeperClient>>>,
     /// How many came; tells answers of an earlier round apart.
     round: u64,
@@ -130,23 +130,24 @@ impl Keeping {
             loop {
                 let pause = backoff.borrow_mut().pause_after(life);
                 tokio::time::sleep(pause).await;
-                let result = starter.start(&coming).await;
-                coming.borrow_mut().take();
-                match result {
+                match starter.start(&coming).await {
                     // A closed inbox means that the daemon ends.
                     Ok(come) => return drop(tell.send(come).await),
-                    Err(error) if !is_said => {
-                        is_said = true;
-                        journal::error(&format!(
-                            "no other keeper can be started ({error}); trying again until one \
-                             can be: meanwhile a death of this daemon cuts its apps off"
-                        ));
-                    }
-                    Err(_) => {}
+                    Err(error) => say_once(&mut is_said, &error),
                 }
+                coming.borrow_mut().take();
                 life = Duration::ZERO;
             }
         });
+    }
+}
+
+fn say_once(is_said: &mut bool, error: &io::Error) {
+    if !std::mem::replace(is_said, true) {
+        journal::error(&format!(
+            "no other keeper can be started ({error}); trying again until one can be: \
+             meanwhile a death of this daemon cuts its apps off"
+        ));
     }
 }
 
@@ -273,6 +274,7 @@ impl Hub {
         listen(reader, self.keeping.tell.clone());
         self.keeper = Some(keeper);
         let keeping = &mut self.keeping;
+        keeping.coming.borrow_mut().take();
         keeping.since = Instant::now();
         keeping.round += 1;
         keeping.n_awaited = 2;
