@@ -137,8 +137,14 @@ async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
             _ = worker.tick() => Wake::Worker,
             () = tokio::time::sleep(settings::QUIET), if is_bloated => Wake::Quiet,
         };
+        let is_tick = matches!(wake, Wake::Worker);
         hub.on_wake(wake);
-        let n_dropped = inbox.n_dropped.swap(0, Ordering::Relaxed);
+        // One line for a whole interval: floods must not flood this log too.
+        let n_dropped = if is_tick {
+            inbox.n_dropped.swap(0, Ordering::Relaxed)
+        } else {
+            0
+        };
         if n_dropped > 0 {
             journal::error(&format!(
                 "{n_dropped} messages of apps dropped: they come too fast"

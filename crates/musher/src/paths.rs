@@ -55,6 +55,8 @@ pub(crate) struct Paths {
     pub(crate) keeper_lock: PathBuf,
     /// Held by the client that starts the keeper.
     pub(crate) start_lock: PathBuf,
+    /// Held by the client that launches an app.
+    pub(crate) launch_lock: PathBuf,
 }
 
 impl Style {
@@ -107,6 +109,7 @@ impl Paths {
             state_db: home.join("state.db"),
             keeper_lock: home.join("keeper.lock"),
             start_lock: home.join("start.lock"),
+            launch_lock: home.join("launch.lock"),
             home,
         }
     }

@@ -392,10 +392,18 @@ pub fn suggestion(key: &str) -> Option<&'static str> {
     let folded = key.to_ascii_lowercase().replace('-', "_");
     SPELLINGS
         .iter()
-        .map(|(spelling, row)| (distance(&folded, &spelling.to_ascii_lowercase()), row.name))
-        .filter(|(far, name)| *far <= MAX_SUGGESTION_DISTANCE.min(name.len() / 3))
+        // A word of three letters is near to many others.
+        .map(|(spelling, row)| (spelling.len().min(folded.len()) / 3, spelling, row))
+        .map(|(most, spelling, row)| {
+            (
+                distance(&folded, &spelling.to_ascii_lowercase()),
+                most,
+                row.name,
+            )
+        })
+        .filter(|(far, most, _)| *far <= MAX_SUGGESTION_DISTANCE.min(*most))
         .min()
-        .map(|(_, name)| name)
+        .map(|(_, _, name)| name)
 }
 
 /// Brings a declared app to canonical names and values and checks it.

@@ -315,6 +315,20 @@ fn a_held_reload_lock_refuses_unless_forced_or_old() {
 }
 
 #[test]
+fn a_reload_goes_on_where_its_lock_cannot_be_written() {
+    let world = world(three);
+    std::fs::create_dir(world.home.path().join("reload.lock")).unwrap();
+    let ran = world.run("reload api");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(
+        ran.out.contains("going on without the reload lock"),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.contains("[api](1) ✓"), "{}", ran.out);
+}
+
+#[test]
 fn smart_start_restarts_what_is_known() {
     let ran = world(three).run("start api");
     assert_eq!(ran.code, 0, "{}", ran.err);

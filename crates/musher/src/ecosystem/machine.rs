@@ -58,7 +58,10 @@ impl Environment {
         let entry = passwd(&uid.as_raw().to_string());
         let home = get("HOME").or_else(|| entry.as_ref().map(|(_, user)| user.home.clone()));
         Ok(Environment {
-            cwd: std::env::current_dir()?.to_string_lossy().into_owned(),
+            cwd: std::env::current_dir()
+                .map_err(gone)?
+                .to_string_lossy()
+                .into_owned(),
             home: home.unwrap_or_else(|| "/".to_owned()),
             pm2_home: pm2_home.to_owned(),
             log_dir: log_dir.to_owned(),
@@ -148,6 +151,13 @@ pub(super) fn find_program(name: &str, env: &[(String, String)], cwd: &Path) -> 
         .map(|directory| cwd.join(directory).join(name))
         .find(|path| executable(path))
         .map(|path| path.to_string_lossy().into_owned())
+}
+
+/// Says what the bare error of getcwd(2) leaves out.
+fn gone(error: std::io::Error) -> std::io::Error {
+    let text =
+        format!("the current directory cannot be used ({error}): `cd` to one that exists first");
+    std::io::Error::new(error.kind(), text)
 }
 
 /// Returns name and user of a name or number.

@@ -1,12 +1,14 @@
 //! The daemon's side of its keeper.
 //!
 //! A daemon first takes back what was parked before it, then parks what it
-//! makes. Sends wait at most [`SEND_LIMIT`]: a keeper that hangs must not hang
-//! the daemon, which goes on without parking and says so.
+//! makes. A send waits at most [`SEND_LIMIT`], and after one that failed none
+//! waits until one goes through: a keeper that hangs must not hang the daemon,
+//! which goes on without parking and says so once.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use musher_core::exit::ExitStatus;
@@ -25,6 +27,8 @@ pub(crate) const TAKE_BACK_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct KeeperClient {
     socket: OwnedFd,
+    /// The last send failed, and the caller was told.
+    is_failing: AtomicBool,
 }
 
 /// What the keeper had for a new daemon.
@@ -58,7 +62,10 @@ impl KeeperClient {
     pub(crate) fn from_fd(socket: OwnedFd) -> io::Result<KeeperClient> {
         fd::set_send_timeout(&socket, SEND_LIMIT)?;
         fd::set_receive_timeout(&socket, TAKE_BACK_LIMIT)?;
-        Ok(KeeperClient { socket })
+        Ok(KeeperClient {
+            socket,
+            is_failing: AtomicBool::new(false),
+        })
     }
 
     /// Receives everything that was parked. To be called once, first.
@@ -91,9 +98,10 @@ impl KeeperClient {
     ///
     /// # Errors
     /// `InvalidInput` for a name that is empty or too long; `BrokenPipe` if the
-    /// keeper is gone, `WouldBlock` if it does not read for [`SEND_LIMIT`].
+    /// keeper is gone, `WouldBlock` if it does not read for [`SEND_LIMIT`]. Of
+    /// such failures only the first in a row is told.
     pub(crate) fn park(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.send(ToKeeper::Park(checked(name)?), Some(fd))
+        self.send_if_heard(ToKeeper::Park(checked(name)?), Some(fd))
     }
 
     /// Lets the keeper close a descriptor.
@@ -101,7 +109,7 @@ impl KeeperClient {
     /// # Errors
     /// As [`KeeperClient::park`].
     pub(crate) fn drop_fd(&self, name: &str) -> io::Result<()> {
-        self.send(ToKeeper::Drop(checked(name)?), None)
+        self.send_if_heard(ToKeeper::Drop(checked(name)?), None)
     }
 
     /// Lets the keeper close every descriptor whose name begins so.
@@ -109,14 +117,14 @@ impl KeeperClient {
     /// # Errors
     /// As [`KeeperClient::park`].
     pub(crate) fn drop_prefix(&self, prefix: &str) -> io::Result<()> {
-        self.send(ToKeeper::DropPrefix(checked(prefix)?), None)
+        self.send_if_heard(ToKeeper::DropPrefix(checked(prefix)?), None)
     }
 
     /// Says that the daemon serves; the keeper passes it on to whoever started
     /// it all.
     ///
     /// # Errors
-    /// As [`KeeperClient::park`].
+    /// `BrokenPipe` or `WouldBlock`, as [`KeeperClient::park`].
     pub(crate) fn ready(&self) -> io::Result<()> {
         self.send(ToKeeper::Ready, None)
     }
@@ -125,7 +133,7 @@ impl KeeperClient {
     /// ends too.
     ///
     /// # Errors
-    /// As [`KeeperClient::park`].
+    /// As [`KeeperClient::ready`].
     pub(crate) fn quit(&self) -> io::Result<()> {
         self.send(ToKeeper::Quit, None)
     }
@@ -155,6 +163,19 @@ impl KeeperClient {
         }
     }
 
+    /// Sends as [`KeeperClient::send`]; in a row of failures only the first
+    /// waits, and only the first is an error.
+    fn send_if_heard(&self, message: ToKeeper, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        if !self.is_failing.load(Ordering::Relaxed) {
+            let sent = self.send(message, fd);
+            self.is_failing.store(sent.is_err(), Ordering::Relaxed);
+            return sent;
+        }
+        let sent = fd::send_with_fd(self.socket.as_fd(), message.encode().as_bytes(), fd);
+        self.is_failing.store(sent.is_err(), Ordering::Relaxed);
+        Ok(())
+    }
+
     fn send(&self, message: ToKeeper, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let packet = message.encode();
         fd::send_with_fd_waiting(self.socket.as_fd(), packet.as_bytes(), fd)?;
@@ -178,4 +199,52 @@ fn decode(packet: &[u8]) -> io::Result<Option<ToDaemon>> {
 
 fn checked(name: &str) -> io::Result<Name> {
     Name::try_from(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn pair() -> (KeeperClient, OwnedFd) {
+        let (ours, theirs) = fd::seqpacket_pair(fd::Blocking::Waits).unwrap();
+        let client = KeeperClient::from_fd(ours).unwrap();
+        fd::set_send_timeout(&client, Duration::from_millis(10)).unwrap();
+        (client, theirs)
+    }
+
+    #[test]
+    fn a_keeper_that_hangs_is_waited_for_once_and_told_once_until_it_reads() {
+        let (client, keeper) = pair();
+        let null = fd::dev_null().unwrap();
+        let park = || client.park("run/1/2/out", null.as_fd());
+        while park().is_ok() {}
+        fd::set_send_timeout(&client, Duration::from_secs(60)).unwrap();
+        let start = Instant::now();
+        for _ in 0..100 {
+            park().unwrap();
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "no send waits");
+        let mut packet = [0; MAX_MESSAGE];
+        let mut fds = VecDeque::new();
+        while fd::receive(keeper.as_fd(), &mut packet, &mut fds).is_ok() {}
+        fd::set_send_timeout(&client, Duration::from_millis(10)).unwrap();
+        park().unwrap();
+        assert!(!client.is_failing.load(Ordering::Relaxed));
+        while park().is_ok() {}
+        assert!(client.is_failing.load(Ordering::Relaxed), "told anew");
+    }
+
+    #[test]
+    fn a_keeper_that_is_gone_is_told_once_and_quit_is_always_an_error() {
+        let (client, keeper) = pair();
+        drop(keeper);
+        let null = fd::dev_null().unwrap();
+        let error = client.park("a", null.as_fd()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        client.park("b", null.as_fd()).unwrap();
+        client.drop_fd("a").unwrap();
+        client.drop_prefix("b").unwrap();
+        client.quit().unwrap_err();
+    }
 }

@@ -386,3 +386,29 @@ fn mistakes_about_one_process_name_the_next_command() {
         assert!(ran.stderr.contains(expected), "{args:?}: {}", ran.stderr);
     }
 }
+
+#[test]
+fn a_current_directory_that_is_gone_is_named() {
+    let musher = Musher::new();
+    let script = Musher::app("tick.js");
+    let ran = musher.command(&["start", &script]);
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args([
+            "-c",
+            "mkdir gone && cd gone && rmdir ../gone && exec \"$@\"",
+            "sh",
+        ])
+        .arg(ran.get_program())
+        .args(ran.get_args())
+        .current_dir(musher.cwd())
+        .env("MUSHER_HOME", musher.home());
+    let ran = crate::harness::Ran::from(shell.output().expect("a shell runs"));
+    assert_eq!(ran.code, 1, "{}", ran.stdout);
+    assert!(
+        ran.stderr.contains("the current directory cannot be used")
+            && ran.stderr.contains("`cd` to one that exists"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -369,6 +369,30 @@ fn a_second_start_of_an_unchanged_file_changes_nothing() {
 }
 
 #[test]
+fn starts_of_one_file_at_the_same_time_start_its_apps_once() {
+    let musher = Musher::new();
+    let app = |name: &str| json!({ "name": name, "script": Musher::app("tick.js") });
+    let apps = json!({ "apps": [app("one"), app("two"), app("three")] });
+    let config = musher.write("apps.json", &apps.to_string());
+    let start = || musher.run(&["start", arg(&config)]);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..6).map(|_| scope.spawn(start)).collect();
+        for client in clients {
+            let ran = client.join().expect("a client");
+            // One that came later may have restarted what this one waits for.
+            assert!(
+                ran.code == 0 || ran.stderr.contains("superseded"),
+                "{}",
+                ran.stderr
+            );
+        }
+    });
+    for name in ["one", "two", "three"] {
+        assert_eq!(musher.of(name).len(), 1, "{name}");
+    }
+}
+
+#[test]
 fn what_a_config_prints_is_not_its_value() {
     let musher = Musher::new();
     musher.write("app.js", REPORT);

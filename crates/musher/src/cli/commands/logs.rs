@@ -7,13 +7,11 @@ use crate::cli::units::iso;
 use crate::cli::verbs::Outcome;
 use crate::client::{RpcError, Subscriber};
 use crate::logfile::{self, Part, TailBlock};
-use crate::paths::Style;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use musher_core::id::PmId;
 use musher_core::log::{Civil, DateFormat};
 use serde_json::{Value, json};
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -143,11 +141,6 @@ fn print_tails(
                 files.push((path, label.clone(), color));
             }
         }
-    }
-    if ctx.console.style == Style::Musher {
-        // PM2 prints a merged file once for each instance.
-        let mut seen = HashSet::new();
-        files.retain(|(path, _, _)| seen.insert(path.clone()));
     }
     let mut blocks = Vec::new();
     for (path, label, color) in files {

@@ -39,6 +39,11 @@ fn take_lock(ctx: &mut Context) -> Result<(), Failure> {
         )));
     }
     ctx.paths.create()?;
-    fs::write(&ctx.paths.reload_lock, now.to_string())?;
+    // The daemon guards each process by itself: on a full disk reloads go on.
+    if let Err(error) = fs::write(&ctx.paths.reload_lock, now.to_string()) {
+        let lock = ctx.paths.reload_lock.display();
+        let text = format!("could not write {lock} ({error}); going on without the reload lock");
+        ctx.console.warn(&text);
+    }
     Ok(())
 }

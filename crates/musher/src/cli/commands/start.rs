@@ -8,8 +8,11 @@ use crate::cli::roll::{self, Action};
 use crate::cli::verbs::Outcome;
 use crate::cli::{source, typed};
 use crate::ecosystem::{self, App};
+use musher_core::id::PmId;
+use musher_os::lock::LockFile;
 use serde_json::{Map, Value};
 use std::path::Path;
+use std::time::Duration;
 
 /// The file PM2 names when there is no target and no file.
 const DEFAULT_FILE: &str = "ecosystem.config.js";
@@ -49,6 +52,9 @@ pub(in crate::cli) fn start_or_reload(ctx: &mut Context) -> Outcome {
     Ok(0)
 }
 
+/// Longest wait for another client that launches an app.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
+
 /// Brings up the apps of a config file: known ones by `method`, others anew.
 /// Everything is resolved before anything is started.
 ///
@@ -75,15 +81,9 @@ pub(in crate::cli) fn file(
     for app in &apps {
         let ids = ids_of(&list, &app.name);
         let done = if ids.is_empty() {
-            launch_of_file(ctx, app)
+            launch_of_file(ctx, app, method)
         } else {
-            let action = Action {
-                method,
-                event: event(method),
-                target: &app.name,
-                env: Some(typed::file_changes(ctx, &app.resolved)),
-            };
-            roll::roll(ctx, &list, &ids, &action)
+            update(ctx, app, method, &list, &ids)
         };
         if let Err(failure) = done {
             match failure {
@@ -103,7 +103,32 @@ pub(in crate::cli) fn file(
     Ok(())
 }
 
-fn launch_of_file(ctx: &mut Context, app: &App) -> Result<(), Failure> {
+/// Restarts or reloads what is known of an app with its attributes of the file.
+fn update(
+    ctx: &mut Context,
+    app: &App,
+    method: &'static str,
+    list: &[Value],
+    ids: &[PmId],
+) -> Result<(), Failure> {
+    let action = Action {
+        method,
+        event: event(method),
+        target: &app.name,
+        env: Some(typed::file_changes(ctx, &app.resolved)),
+    };
+    roll::roll(ctx, list, ids, &action)
+}
+
+/// Starts an app, unless another client was first; then updates it.
+fn launch_of_file(ctx: &mut Context, app: &App, method: &'static str) -> Result<(), Failure> {
+    let turn = take_turn(ctx);
+    let list = ctx.list()?;
+    let ids = ids_of(&list, &app.name);
+    if !ids.is_empty() {
+        drop(turn);
+        return update(ctx, app, method, &list, &ids);
+    }
     let started = prepare(ctx, &app.resolved.description)?;
     ctx.console.say(&format!(
         "App [{}] launched ({started} instances)",
@@ -121,6 +146,8 @@ fn smart_start(ctx: &mut Context, target: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let app = source::script(ctx, target)?;
+    let turn = take_turn(ctx);
+    let list = ctx.list()?;
     let path = text(&app.description, "pm_exec_path");
     let name = text(&app.description, "name");
     let twin = list
@@ -130,6 +157,7 @@ fn smart_start(ctx: &mut Context, target: &str) -> Result<(), Failure> {
     let forced = ctx.parsed.attributes.contains_key("force");
     if let Some(twin) = twin.filter(|_| !forced) {
         if matches!(twin.status(), "stopped" | "stopping" | "errored") {
+            drop(turn);
             restart_known(ctx, &list, name)?;
             return Ok(());
         }
@@ -140,6 +168,13 @@ fn smart_start(ctx: &mut Context, target: &str) -> Result<(), Failure> {
     prepare(ctx, &app.description)?;
     ctx.console.say("Done.");
     Ok(())
+}
+
+/// Waits until no other client launches an app: two that look at the list at the
+/// same time would both start what it lacks. A lock that cannot be had in
+/// [`TURN_LIMIT`] or written is done without.
+fn take_turn(ctx: &Context) -> Option<LockFile> {
+    LockFile::lock_within(&ctx.paths.launch_lock, TURN_LIMIT).unwrap_or_default()
 }
 
 /// Returns true for an id, and for a bare word that names something known.
