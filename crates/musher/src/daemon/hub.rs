@@ -266,6 +266,7 @@ impl Hub {
             && let Err(error) = keeper.park(name, fd)
         {
             journal::error(&format!("could not park {name}: {error}"));
+            self.keeping.failed(1);
         }
     }
 

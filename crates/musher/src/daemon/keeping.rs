@@ -20,7 +20,7 @@ use musher_core::id::Incarnation;
 use musher_core::log::Stream;
 use musher_os::daemonize;
 use musher_os::fd::{self, Blocking};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,8 +64,8 @@ pub(crate) struct Keeping {
     round: u64,
     /// Threads that have not yet told all they hold, this round.
     n_awaited: usize,
-    /// Descriptors the system would not duplicate, this round.
-    n_failed: usize,
+    /// Descriptors that were not parked, this round.
+    n_failed: Cell<usize>,
 }
 
 /// Starts keepers.
@@ -107,7 +107,7 @@ impl Keeping {
             coming: Rc::default(),
             round: 0,
             n_awaited: 0,
-            n_failed: 0,
+            n_failed: Cell::new(0),
         })
     }
 
@@ -120,7 +120,12 @@ impl Keeping {
         }
     }
 
-    fn replace(&mut self) {
+    /// Counts descriptors that could not be parked.
+    pub(crate) fn failed(&self, n: usize) {
+        self.n_failed.set(self.n_failed.get() + n);
+    }
+
+    fn replace(&self) {
         let life = self.since.elapsed();
         let (starter, tell) = (self.starter.clone(), self.tell.clone());
         let (backoff, coming) = (Rc::clone(&self.backoff), Rc::clone(&self.coming));
@@ -278,7 +283,7 @@ impl Hub {
         keeping.since = Instant::now();
         keeping.round += 1;
         keeping.n_awaited = 2;
-        keeping.n_failed = 0;
+        keeping.n_failed.set(0);
         let round = keeping.round;
         for (name, fd) in &self.keeping.doors {
             self.park(name, fd.as_fd());
@@ -306,17 +311,17 @@ impl Hub {
         if round != keeping.round {
             return;
         }
-        keeping.n_failed += n_failed;
+        keeping.failed(n_failed);
         keeping.n_awaited -= 1;
         if keeping.n_awaited > 0 {
             return;
         }
-        journal::line("another keeper holds everything again");
-        if keeping.n_failed > 0 {
-            journal::error(&format!(
-                "{} descriptors are not parked: no descriptors left (raise `ulimit -n`)",
-                keeping.n_failed
-            ));
+        match keeping.n_failed.get() {
+            0 => journal::line("another keeper holds everything again"),
+            n => journal::error(&format!(
+                "another keeper is there, but {n} descriptors could not be parked: if this \
+                 daemon dies, their apps are cut off (raise `ulimit -n`?)"
+            )),
         }
     }
 }

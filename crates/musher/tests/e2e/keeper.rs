@@ -309,3 +309,36 @@ fn a_daemon_killed_while_a_keeper_is_on_its_way_never_leaves_two_copies() {
     let starts = std::fs::read_to_string(musher.cwd().join("starts")).expect("starts");
     assert_eq!(starts.lines().count(), 1, "a second copy");
 }
+
+#[test]
+fn a_keeper_that_cannot_be_started_is_tried_again_and_said_once() {
+    const FAILED: &str = "no other keeper can be started";
+    let musher = Musher::called("musher-moved");
+    let (program, away) = (musher.program(), musher.cwd().join("away"));
+    let original = std::fs::canonicalize(&program).expect("the binary");
+    std::fs::remove_file(&program).expect("the link");
+    std::fs::copy(original, &program).expect("a copy");
+    musher.ok(&["start", &Musher::app("tick.js"), "--name", "tick"]);
+    let before = musher.pids("tick");
+    std::fs::rename(&program, &away).expect("moved away");
+    kill(musher.keeper(), "KILL");
+    musher.wait("the failure is said", || {
+        (musher.n_said(FAILED) > 0).then_some(())
+    });
+    // A hundred ticks are a second, in which it is tried several times.
+    let seen = ticks(&musher.log("tick-out.log")).len();
+    musher.wait("lines without a keeper", || {
+        (ticks(&musher.log("tick-out.log")).len() > seen + 100).then_some(())
+    });
+    std::fs::rename(&away, &program).expect("moved back");
+    musher.wait("another keeper", || {
+        (musher.n_said(REPAIRED) == 1).then_some(())
+    });
+    assert_eq!(musher.n_said(FAILED), 1);
+    musher.kill_daemon();
+    assert_eq!(musher.pids("tick"), before);
+    let seen = ticks(&musher.log("tick-out.log")).len();
+    musher.wait("lines after the kill", || {
+        (ticks(&musher.log("tick-out.log")).len() > seen + 5).then_some(())
+    });
+}
