@@ -322,11 +322,13 @@ mod tests {
             waiting.push(connection);
         }
         let (tell, told) = std::sync::mpsc::channel();
+        // Outlives the thread: a closed listener refuses who still waits.
+        let listener = &listener;
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 told.recv().unwrap();
                 for _ in waiting {
-                    listen::accept(&listener).unwrap().unwrap();
+                    listen::accept(listener).unwrap().unwrap();
                 }
             });
             tell.send(()).unwrap();

@@ -13,6 +13,7 @@ pub(crate) mod children;
 mod doors;
 mod hub;
 pub(crate) mod journal;
+mod keeping;
 pub(crate) mod logs;
 mod persist;
 pub(crate) mod readable;
@@ -25,12 +26,12 @@ pub(crate) mod tree;
 
 pub(crate) use calls::PM2_VERSION;
 
-use crate::keeper::client::KeeperMessage;
 use crate::paths::Paths;
 use anyhow::Context;
 use balance::BalanceEvent;
 use bytes::Bytes;
 use hub::Hub;
+use keeping::KeeperNote;
 use logs::{LogEvent, LossReason};
 use musher_core::exit::Signal;
 use musher_core::id::Incarnation;
@@ -39,6 +40,7 @@ use musher_core::supervisor::Event;
 use musher_core::time::Wall;
 use musher_core::wire::{bus as payload, dump};
 use rpc::Incoming;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +57,7 @@ struct Inbox {
     /// Messages of apps that found `apps` full.
     n_dropped: Arc<AtomicU64>,
     logs: Receiver<LogEvent>,
-    keeper: Receiver<KeeperMessage>,
+    keeper: Receiver<KeeperNote>,
     signals: Receiver<Signal>,
     calls: Receiver<Incoming>,
 }
@@ -67,7 +69,7 @@ enum Wake {
     Balance(BalanceEvent),
     App(Incarnation, Bytes),
     Log(LogEvent),
-    Keeper(KeeperMessage),
+    Keeper(KeeperNote),
     Signal(Signal),
     Call(Incoming),
     Subscribers,
@@ -126,7 +128,7 @@ async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
                 Wake::Deadline
             }
             Some(signal) = inbox.signals.recv() => Wake::Signal(signal),
-            Some(message) = inbox.keeper.recv() => Wake::Keeper(message),
+            Some(note) = inbox.keeper.recv() => Wake::Keeper(note),
             Some(event) = inbox.balance.recv() => Wake::Balance(event),
             Some(incoming) = inbox.calls.recv() => Wake::Call(incoming),
             Some((run, line)) = inbox.apps.recv() => Wake::App(run, line),
@@ -165,12 +167,7 @@ impl Hub {
             Wake::Balance(event) => self.on_balance(event),
             Wake::App(run, line) => self.on_app_message(run, &line),
             Wake::Log(event) => self.on_log(event),
-            Wake::Keeper(KeeperMessage::Exited { pid, status }) => {
-                self.children.orphan_exited(pid, status);
-            }
-            Wake::Keeper(KeeperMessage::Refused(name)) => {
-                journal::error(&format!("the keeper has no room for {name}"));
-            }
+            Wake::Keeper(note) => self.on_keeper(note),
             Wake::Signal(signal) => self.on_signal(signal),
             Wake::Call(Incoming::Call { id, call, reply }) => {
                 self.is_bloated = true;
@@ -214,13 +211,9 @@ impl Hub {
             BalanceEvent::Said { run, message } => self.handle(Event::Message { run, message }),
             // Sorted out on the way here.
             BalanceEvent::Raw { .. } => {}
-            BalanceEvent::Park { name, fd } => {
-                if let Some(keeper) = &self.keeper
-                    && let Err(error) = keeper.park(&name, std::os::fd::AsFd::as_fd(&fd))
-                {
-                    journal::error(&format!("could not park {name}: {error}"));
-                }
-            }
+            BalanceEvent::Park { name, fd } => self.park(&name, fd.as_fd()),
+            BalanceEvent::Channel { run, fd } => self.park_of(run, hub::IPC, fd.as_fd()),
+            BalanceEvent::AllParked { round, n_failed } => self.parked_some(round, n_failed),
             BalanceEvent::Unpark { name } => {
                 if let Some(keeper) = &self.keeper {
                     // A keeper that is gone holds nothing any more.

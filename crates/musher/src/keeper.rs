@@ -323,8 +323,8 @@ impl Keeper {
     }
 }
 
-/// How long to wait before the next daemon.
-struct Backoff {
+/// How long to wait before the next daemon, or keeper.
+pub(crate) struct Backoff {
     next: Duration,
 }
 
@@ -335,7 +335,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    fn pause_after(&mut self, life: Duration) -> Duration {
+    /// Returns how long to wait after one that lived as long.
+    pub(crate) fn pause_after(&mut self, life: Duration) -> Duration {
         if life >= LONG_LIFE {
             self.next = FIRST_PAUSE;
         }

@@ -42,6 +42,24 @@ pub(crate) fn keeper_argv(home: &Path, executable: OsString) -> Vec<OsString> {
     words.into()
 }
 
+/// Returns the command line of a keeper that takes this daemon over; its
+/// descriptor 3 is its end of the socketpair (`musher_os::daemonize::READY_FD`).
+pub(crate) fn next_keeper_argv(home: &Path, executable: OsString) -> Vec<OsString> {
+    let words = [
+        executable.clone(),
+        "keeper".into(),
+        "--home".into(),
+        home.into(),
+        "--exe".into(),
+        executable,
+        "--adopt-fd".into(),
+        musher_os::daemonize::READY_FD.to_string().into(),
+        "--daemon-pid".into(),
+        std::process::id().to_string().into(),
+    ];
+    words.into()
+}
+
 fn run_keeper(args: Vec<OsString>) -> ExitCode {
     match KeeperArgs::parse(args) {
         Ok(args) => keeper::run(args),

@@ -18,6 +18,8 @@ mod files;
 mod fork;
 #[path = "e2e/full_disk.rs"]
 mod full_disk;
+#[path = "e2e/keeper.rs"]
+mod keeper;
 #[path = "e2e/logs.rs"]
 mod logs;
 #[path = "e2e/programs.rs"]

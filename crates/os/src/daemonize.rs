@@ -43,6 +43,23 @@ pub enum Readiness {
 /// # Errors
 /// The failed step, with the file it was about.
 pub fn start(argv: &[impl AsRef<OsStr>], log: &Path, cwd: &Path) -> Result<OwnedFd, SpawnError> {
+    let pipe_error = |error: io::Error| step_error(Step::Pipe, &error, "");
+    let (ready, ready_write) = fd::pipe().map_err(pipe_error)?;
+    start_holding(argv, log, cwd, ready_write)?;
+    Ok(ready)
+}
+
+/// As [`start`], with a descriptor of the caller's choice at [`READY_FD`]: how
+/// the process does is told there, if at all.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_holding(
+    argv: &[impl AsRef<OsStr>],
+    log: &Path,
+    cwd: &Path,
+    held: OwnedFd,
+) -> Result<(), SpawnError> {
     let image = spawn::image_with_own_env(argv, cwd)?;
     let subject = log.display().to_string();
     let dup_error = |error: io::Error| step_error(Step::Dup, &error, &subject);
@@ -50,7 +67,6 @@ pub fn start(argv: &[impl AsRef<OsStr>], log: &Path, cwd: &Path) -> Result<Owned
     let log = open(log, flags, Mode::RUSR | Mode::WUSR).map_err(|e| dup_error(e.into()))?;
     let null = fd::dev_null().map_err(dup_error)?;
     let pipe_error = |error: io::Error| step_error(Step::Pipe, &error, "");
-    let (ready, ready_write) = fd::pipe().map_err(pipe_error)?;
     let (exec_pipe, report) = fd::pipe().map_err(pipe_error)?;
     fd::set_blocking(&exec_pipe, fd::Blocking::NeverWaits).map_err(pipe_error)?;
     let fds = ChildFds {
@@ -58,15 +74,15 @@ pub fn start(argv: &[impl AsRef<OsStr>], log: &Path, cwd: &Path) -> Result<Owned
             Some(null.as_raw_fd()),
             Some(log.as_raw_fd()),
             Some(log.as_raw_fd()),
-            Some(ready_write.as_raw_fd()),
+            Some(held.as_raw_fd()),
         ],
         report: report.as_raw_fd(),
     };
     let program = argv[0].as_ref().to_string_lossy();
     fork_twice(&image, fds).map_err(|errno| SpawnError::new(Step::Fork, errno, &program))?;
-    drop((report, ready_write));
+    drop((report, held));
     match exec_result(&exec_pipe).map_err(pipe_error)? {
-        ExecOutcome::Executed => Ok(ready),
+        ExecOutcome::Executed => Ok(()),
         ExecOutcome::Failed { step, errno } => {
             let subject = if step == Step::Chdir {
                 cwd.to_string_lossy()

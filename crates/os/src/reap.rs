@@ -62,6 +62,11 @@ pub fn start_time(pid: u32) -> Option<u64> {
     proc_stat::read(pid).ok().map(|stat| stat.start_time)
 }
 
+/// Returns who is told of a process's end and reaps it, or `None` if it is gone.
+pub fn parent(pid: u32) -> Option<u32> {
+    proc_stat::read(pid).ok().map(|stat| stat.ppid)
+}
+
 /// Returns the kernel's random id of this boot, or an empty text where /proc
 /// is not mounted. With pid and start time it names a process for ever.
 pub fn boot_id() -> String {

@@ -55,6 +55,20 @@ pub(crate) enum BalanceEvent {
         /// Its name.
         name: String,
     },
+    /// A duplicate of the channel of a run, asked for by [`Balancer::park_all`].
+    Channel {
+        /// Whose.
+        run: Incarnation,
+        /// A duplicate.
+        fd: OwnedFd,
+    },
+    /// Everything asked for by [`Balancer::park_all`] was told.
+    AllParked {
+        /// Which call.
+        round: u64,
+        /// Descriptors that could not be duplicated (`EMFILE`).
+        n_failed: usize,
+    },
     /// Keep this for [`Balancer::restore_ticket`]: TLS ticket keys.
     Ticket {
         /// Its name.
@@ -91,6 +105,7 @@ enum Command {
     RestoreListener { name: String, fd: OwnedFd },
     RestoreWorker { child: Child, keys: Vec<String> },
     RestoreTicket { name: String, data: Value },
+    ParkAll { round: u64 },
 }
 
 /// The loop's handle of the balance thread. Dropping it ends the thread, which
@@ -170,6 +185,13 @@ impl Balancer {
     /// Takes back TLS ticket keys; before the workers of their app.
     pub(crate) fn restore_ticket(&self, name: String, data: Value) {
         self.tell(Command::RestoreTicket { name, data });
+    }
+
+    /// Asks for a duplicate of everything another keeper has to hold:
+    /// [`BalanceEvent::Channel`] and [`BalanceEvent::Park`] follow, then
+    /// [`BalanceEvent::AllParked`].
+    pub(crate) fn park_all(&self, round: u64) {
+        self.tell(Command::ParkAll { round });
     }
 
     fn tell(&self, command: Command) {

@@ -45,14 +45,16 @@ pub(crate) struct Child {
     ending: Option<Ending>,
 }
 
-/// The manager's ends of a run's descriptors.
+/// The manager's ends of a run's descriptors: all of them after a spawn, and
+/// after a takeover those that were kept.
+#[derive(Default)]
 pub(crate) struct Ends {
     /// Read end of its stdout.
-    pub out: OwnedFd,
+    pub out: Option<OwnedFd>,
     /// Read end of its stderr.
-    pub err: OwnedFd,
+    pub err: Option<OwnedFd>,
     /// Our end of its IPC channel.
-    pub channel: OwnedFd,
+    pub channel: Option<OwnedFd>,
 }
 
 /// All living runs.
@@ -164,7 +166,11 @@ impl Children {
         };
         self.by_run.insert(run, child);
         let (tell, status) = oneshot::channel();
-        self.adopted.insert(pid, tell);
+        // The keeper reaps, and tells of, its own children only: an orphan of
+        // a daemon whose keeper had died before it is somebody else's.
+        if musher_os::reap::parent(pid) == Some(std::os::unix::process::parent_id()) {
+            self.adopted.insert(pid, tell);
+        }
         let events = self.events.clone();
         tokio::task::spawn_local(async move {
             wait_shared(&pidfd).await;
@@ -192,6 +198,11 @@ impl Children {
             // Nobody waits any more: the status was taken as unknown.
             let _ = tell.send(status);
         }
+    }
+
+    /// The keeper is gone: nobody will tell how adopted runs end.
+    pub(crate) fn keeper_is_gone(&mut self) {
+        self.adopted.clear();
     }
 
     /// Signals the main process of a run.
@@ -367,9 +378,9 @@ fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {
     Ok((
         stdio,
         Ends {
-            out,
-            err,
-            channel: ours,
+            out: Some(out),
+            err: Some(err),
+            channel: Some(ours),
         },
         stdin_ours,
     ))

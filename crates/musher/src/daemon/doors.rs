@@ -47,6 +47,17 @@ impl Doors {
         })
     }
 
+    /// Returns a duplicate of each socket and the name it is parked under.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub(crate) fn to_park(&self) -> std::io::Result<[(&'static str, OwnedFd); 2]> {
+        Ok([
+            (RPC, musher_os::fd::dup(&self.rpc)?),
+            (PUB, musher_os::fd::dup(&self.bus)?),
+        ])
+    }
+
     /// Lets clients in, and says so to the keeper.
     pub(crate) fn open(&self, hub: &Hub) {
         if let Err(error) = self.serve(hub) {
@@ -85,6 +96,7 @@ impl Doors {
             // A keeper that is gone need not be told to go.
             let _ = keeper.quit();
         }
+        hub.keeping.quit();
         for path in [
             &hub.paths.rpc_sock,
             &hub.paths.pub_sock,

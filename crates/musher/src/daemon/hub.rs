@@ -6,8 +6,9 @@
 
 use super::balance::{self, Balancer};
 use super::bus::Bus;
-use super::children::{Children, Ends};
+use super::children::{Child, Children, Ends};
 use super::journal;
+use super::keeping::Keeping;
 use super::logs::{LogPump, Source};
 use super::persist;
 use super::rpc::ReplyTo;
@@ -25,9 +26,15 @@ use musher_core::wire::bus as payload;
 use musher_core::wire::rpc::Answer;
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Last parts of the names of a run's descriptors ([`parked_name`]).
+pub(crate) const OUT: &str = "out";
+pub(crate) const ERR: &str = "err";
+pub(crate) const IPC: &str = "ipc";
+pub(crate) const IN: &str = "in";
 
 /// Everything the loop owns.
 pub(crate) struct Hub {
@@ -38,6 +45,7 @@ pub(crate) struct Hub {
     pub(crate) bus: Bus,
     pub(crate) store: Store,
     pub(crate) keeper: Option<KeeperClient>,
+    pub(crate) keeping: Keeping,
     pub(crate) sampler: Sampler,
     pub(crate) paths: Paths,
     pub(crate) boot_id: String,
@@ -65,6 +73,7 @@ pub(crate) struct Parts {
     pub(crate) bus: Bus,
     pub(crate) store: Store,
     pub(crate) keeper: Option<KeeperClient>,
+    pub(crate) keeping: Keeping,
     pub(crate) paths: Paths,
     pub(crate) boot_id: String,
 }
@@ -79,6 +88,7 @@ impl Hub {
             bus,
             store,
             keeper,
+            keeping,
             paths,
             boot_id,
         } = parts;
@@ -90,6 +100,7 @@ impl Hub {
             bus,
             store,
             keeper,
+            keeping,
             sampler: Sampler::default(),
             paths,
             boot_id,
@@ -204,6 +215,7 @@ impl Hub {
     ) {
         let Ends { out, err, channel } = ends;
         for (stream, fd) in [(Stream::Out, out), (Stream::Err, err)] {
+            let Some(fd) = fd else { continue };
             self.pump.attach(Source {
                 run,
                 pm_id,
@@ -213,33 +225,48 @@ impl Hub {
                 output: plan.output.clone(),
             });
         }
+        let Some(fd) = channel else { return };
         let child = balance::Child {
             run,
             app: plan.app.clone(),
             slot: plan.slot,
             balance: plan.balance,
             channel: plan.channel,
-            fd: channel,
+            fd,
         };
         tell(&self.balancer, child);
     }
 
     /// Parks what the app would miss if this daemon died.
     fn park_run(&self, run: Incarnation, ends: &Ends) {
-        let (Some(keeper), Some(child)) = (&self.keeper, self.children.get(run)) else {
-            return;
-        };
-        let mut fds = vec![
-            ("out", ends.out.as_fd()),
-            ("err", ends.err.as_fd()),
-            ("ipc", ends.channel.as_fd()),
+        let stdin = self.children.get(run).and_then(Child::stdin);
+        let fds = [
+            (OUT, ends.out.as_ref().map(AsFd::as_fd)),
+            (ERR, ends.err.as_ref().map(AsFd::as_fd)),
+            (IPC, ends.channel.as_ref().map(AsFd::as_fd)),
+            (IN, stdin),
         ];
-        fds.extend(child.stdin().map(|stdin| ("in", stdin)));
         for (what, fd) in fds {
-            let name = format!("run/{run}/{}/{what}", child.pid);
-            if let Err(error) = keeper.park(&name, fd) {
-                journal::error(&format!("could not park {name}: {error}"));
+            if let Some(fd) = fd {
+                self.park_of(run, what, fd);
             }
+        }
+    }
+
+    /// Parks a descriptor of a living run.
+    pub(crate) fn park_of(&self, run: Incarnation, what: &str, fd: BorrowedFd<'_>) {
+        if let Some(child) = self.children.get(run) {
+            self.park(&parked_name(run, child.pid, what), fd);
+        }
+    }
+
+    /// Parks a descriptor; without a keeper, the next one is given everything.
+    pub(crate) fn park(&self, name: &str, fd: BorrowedFd<'_>) {
+        if let Some(keeper) = &self.keeper
+            && let Err(error) = keeper.park(name, fd)
+        {
+            journal::error(&format!("could not park {name}: {error}"));
+            self.keeping.failed(1);
         }
     }
 
@@ -299,6 +326,11 @@ impl Hub {
         };
         self.answers.push((reply, answer.body(outcome, &all)));
     }
+}
+
+/// Returns the name under which a descriptor of a run is parked.
+pub(crate) fn parked_name(run: Incarnation, pid: u32, what: &str) -> String {
+    format!("run/{run}/{pid}/{what}")
 }
 
 fn write_pid_file(path: &str, pid: u32) {

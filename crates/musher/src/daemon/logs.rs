@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use tokio::sync::oneshot;
 
 /// One output stream of a run.
 #[derive(Debug)]
@@ -84,6 +85,15 @@ pub(crate) enum LogEvent {
     },
 }
 
+/// Duplicates of the pipes that are read, by run and stream.
+#[derive(Debug, Default)]
+pub(crate) struct Pipes {
+    /// Every pipe that is open.
+    pub(crate) fds: Vec<(Incarnation, Stream, OwnedFd)>,
+    /// Pipes that could not be duplicated (`EMFILE`).
+    pub(crate) n_failed: usize,
+}
+
 /// Where output was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LossReason {
@@ -131,6 +141,7 @@ enum Command {
     Attach(Box<Source>),
     Finish(Incarnation),
     Reopen(mpsc::SyncSender<()>),
+    ParkAll(oneshot::Sender<Pipes>),
     Stop,
 }
 
@@ -178,6 +189,14 @@ impl LogPump {
     pub(crate) fn reopen(&self) -> mpsc::Receiver<()> {
         let (done, receiver) = mpsc::sync_channel(1);
         self.tell(Command::Reopen(done));
+        receiver
+    }
+
+    /// Asks for a duplicate of everything another keeper has to hold. What was
+    /// attached before is among it.
+    pub(crate) fn park_all(&self) -> oneshot::Receiver<Pipes> {
+        let (answer, receiver) = oneshot::channel();
+        self.tell(Command::ParkAll(answer));
         receiver
     }
 

@@ -10,13 +10,14 @@ use super::bus::Bus;
 use super::calendar::LocalCalendar;
 use super::children::{Children, Ends};
 use super::doors::Doors;
-use super::hub::{Hub, Parts};
+use super::hub::{ERR, Hub, IN, IPC, OUT, Parts, parked_name};
+use super::keeping::Keeping;
 use super::logs::{LogError, LogEvent, LogPump};
 use super::readable::readable;
 use super::store::{Loaded, Store};
 use super::tree::Scope;
 use super::{Inbox, journal, persist, settings};
-use crate::keeper::client::{KeeperClient, KeeperMessage, Restored};
+use crate::keeper::client::{KeeperClient, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
 use bytes::Bytes;
@@ -45,6 +46,9 @@ const MAX_APP_MESSAGES: usize = 8192;
 /// Messages of the keeper, and signals, that wait for the loop.
 const MAX_NOTES: usize = 256;
 
+/// Why an app is listed with a reason although it is online.
+const NOT_CAPTURED: &str = "its output is not captured until the next restart";
+
 /// Brings the daemon up to the point where it can be called.
 ///
 /// # Errors
@@ -64,16 +68,18 @@ pub(crate) fn set_up(
     let n_dropped = Arc::new(AtomicU64::new(0));
     let (log_events, log_inbox) = mpsc::channel(MAX_LOG_EVENTS);
     let (calls, calls_inbox) = mpsc::channel(MAX_CALLS);
-    let is_takeover = !loaded.records.is_empty();
-    let first_seq = match is_takeover {
-        true => takeover_seq(musher_os::clock::now().mono),
-        false => 0,
+    let is_fresh = loaded.records.is_empty();
+    let first_seq = if is_fresh {
+        0
+    } else {
+        takeover_seq(musher_os::clock::now().mono)
     };
     let balancer = start_balancer(first_seq, balance_events, app_messages, &n_dropped)?;
     let pump = start_pump(log_events)?;
     let mut parked: BTreeMap<String, OwnedFd> = restored.fds.into_iter().collect();
     let doors = Doors::take(&mut parked, &paths, keeper.as_ref(), calls)?;
-    let keeper_inbox = listen_to_keeper(keeper.as_ref());
+    let (notes, keeper_inbox) = mpsc::channel(MAX_NOTES);
+    let keeping = Keeping::new(keeper.as_ref(), &doors, &paths, notes)?;
     let children = Children::new(child_events);
     let boot_id = musher_os::reap::boot_id();
     let mut past = Past {
@@ -102,6 +108,7 @@ pub(crate) fn set_up(
         bus: Bus::default(),
         store,
         keeper,
+        keeping,
         paths,
         boot_id,
     };
@@ -181,40 +188,6 @@ fn drop_left_behind(keeper: Option<&KeeperClient>, prefixes: &[String]) {
     }
 }
 
-fn listen_to_keeper(keeper: Option<&KeeperClient>) -> mpsc::Receiver<KeeperMessage> {
-    let (tell, inbox) = mpsc::channel(MAX_NOTES);
-    let socket = keeper.and_then(|keeper| keeper.as_fd().try_clone_to_owned().ok());
-    let reader = socket.and_then(|socket| KeeperClient::from_fd(socket).ok());
-    if let Some(reader) = reader {
-        tokio::task::spawn_local(async move {
-            loop {
-                match reader.try_recv() {
-                    Ok(Some(message)) => {
-                        if tell.send(message).await.is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) => {
-                        let Ok(socket) = reader.as_fd().try_clone_to_owned() else {
-                            return;
-                        };
-                        if readable(socket).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => {
-                        journal::error(&format!(
-                            "the keeper is gone ({error}): apps end with this daemon from here on"
-                        ));
-                        return;
-                    }
-                }
-            }
-        });
-    }
-    inbox
-}
-
 fn listen_to_signals(signals: SignalReader) -> mpsc::Receiver<Signal> {
     let (tell, inbox) = mpsc::channel(MAX_NOTES);
     tokio::task::spawn_local(async move {
@@ -284,7 +257,10 @@ impl Past {
                 persist::load(&saved, defaults, now, &mut is_alive)
             });
         match loaded {
-            Ok(process) => Some(process),
+            Ok(mut process) => {
+                self.excuse(&mut process);
+                Some(process)
+            }
             Err(reason) => {
                 journal::error(&format!(
                     "the record of process {pm_id} cannot be used: {reason}"
@@ -298,7 +274,7 @@ impl Past {
     /// ended while nobody looked, which the supervisor is then told.
     fn adopt(&mut self, pm_id: u32, saved: &SavedRun) -> bool {
         let run = Incarnation(saved.incarnation);
-        let stdin = self.parked.remove(&format!("run/{run}/{}/in", saved.pid));
+        let stdin = self.parked.remove(&parked_name(run, saved.pid, IN));
         let pm_id = musher_core::id::PmId(pm_id);
         let is_same_boot = saved.boot_id == self.boot_id;
         if !is_same_boot
@@ -311,6 +287,27 @@ impl Past {
                 .push((run, status.unwrap_or(ExitStatus::Unknown)));
         }
         true
+    }
+
+    /// Says so where a living run was kept without its descriptors: keeper and
+    /// daemon died together. A second copy would be worse than a silent one.
+    fn excuse(&self, process: &mut Process) {
+        let is_kept = |run: Incarnation, pid: u32| {
+            let mut names = [OUT, ERR, IPC].iter();
+            names.any(|what| self.parked.contains_key(&parked_name(run, pid, what)))
+        };
+        let is_mute = process.runs().any(|run| {
+            let child = self.children.get(run.id);
+            child.is_some_and(|child| !is_kept(run.id, child.pid))
+        });
+        if is_mute {
+            let (name, pm_id) = (&process.spec.name, process.pm_id);
+            journal::error(&format!(
+                "App [{name}:{pm_id}] lives on, but {NOT_CAPTURED}: \
+                 the daemon and its keeper were lost together"
+            ));
+            process.reason = Some(NOT_CAPTURED.to_owned());
+        }
     }
 
     /// Ends runs that were forked but not stored when the daemon died: their
@@ -417,14 +414,14 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
     for (run, pm_id, plan, keys, ending) in runs {
         hub.children.set_pid_path(run, &plan.pid_path);
         let mut fds = by_run.remove(&run).unwrap_or_default();
-        if let (Some(out), Some(err), Some(channel)) =
-            (fds.remove("out"), fds.remove("err"), fds.remove("ipc"))
-        {
-            let ends = Ends { out, err, channel };
-            hub.connect(run, pm_id, &plan, ends, |balancer, child| {
-                balancer.restore_worker(child, keys);
-            });
-        }
+        let ends = Ends {
+            out: fds.remove(OUT),
+            err: fds.remove(ERR),
+            channel: fds.remove(IPC),
+        };
+        hub.connect(run, pm_id, &plan, ends, |balancer, child| {
+            balancer.restore_worker(child, keys);
+        });
         if let Some(scope) = ending {
             hub.children.kill(run, None, scope);
         }

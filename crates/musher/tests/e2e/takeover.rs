@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// Returns the numbers of `tick` lines.
-fn ticks(log: &str) -> Vec<u64> {
+pub(crate) fn ticks(log: &str) -> Vec<u64> {
     let numbers = log.lines().map(|line| {
         let number = line.strip_prefix("tick ").and_then(|n| n.parse().ok());
         number.unwrap_or_else(|| panic!("a broken line: {line:?}"))

@@ -16,6 +16,7 @@ use musher_core::time::Millis;
 use musher_core::wire::node_ipc;
 use musher_os::{fd, listen};
 use rustix::event::epoll::{self, EventFlags};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Patience after an accept that failed (EMFILE): the socket stays readable.
@@ -107,6 +108,28 @@ impl Thread {
         let mut out = Vec::new();
         self.primary.bound(socket, result, now(), &mut out);
         self.actions.extend(out);
+    }
+
+    /// Tells a duplicate of every channel and every socket that is kept.
+    pub(super) fn park_all(&mut self, round: u64) {
+        let mut n_failed = 0;
+        let mut tell =
+            |fd: std::io::Result<OwnedFd>, event: &dyn Fn(OwnedFd) -> BalanceEvent| match fd {
+                Ok(fd) => (self.on_event)(event(fd)),
+                Err(_) => n_failed += 1,
+            };
+        for (run, link) in &self.links {
+            let run = *run;
+            tell(fd::dup(&link.fd), &|fd| BalanceEvent::Channel { run, fd });
+        }
+        for listener in self.listeners.values() {
+            let Some(name) = &listener.name else { continue };
+            tell(fd::dup(&listener.fd), &|fd| BalanceEvent::Park {
+                name: name.clone(),
+                fd,
+            });
+        }
+        (self.on_event)(BalanceEvent::AllParked { round, n_failed });
     }
 
     fn watch(&mut self, socket: SocketId, on: bool) {

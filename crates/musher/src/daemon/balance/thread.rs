@@ -172,6 +172,7 @@ impl Thread {
             }
             Command::RestoreListener { name, fd } => self.restore_listener(name, fd),
             Command::RestoreWorker { child, keys } => self.restore_worker(child, keys),
+            Command::ParkAll { round } => self.park_all(round),
             Command::RestoreTicket { name, data } => {
                 if let Some((app, key)) = names::parse_ticket(&name) {
                     self.primary.restore_ticket(app, key, data);

@@ -7,8 +7,9 @@
 
 use super::outlet::Outlet;
 use super::source::{Desk, Served, Tap};
-use super::{Command, Shared, Sink, Source};
+use super::{Command, Pipes, Shared, Sink, Source};
 use musher_core::id::Incarnation;
+use musher_os::fd;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -140,10 +141,23 @@ impl Pump {
                     // Who asked may have gone.
                     let _ = done.try_send(());
                 }
+                // Who asked may have gone.
+                Command::ParkAll(answer) => drop(answer.send(self.pipes())),
                 Command::Stop => return ControlFlow::Break(()),
             }
         }
         ControlFlow::Continue(())
+    }
+
+    fn pipes(&self) -> Pipes {
+        let mut pipes = Pipes::default();
+        for tap in self.taps.values() {
+            match fd::dup(tap.fd()) {
+                Ok(fd) => pipes.fds.push((tap.run(), tap.stream(), fd)),
+                Err(_) => pipes.n_failed += 1,
+            }
+        }
+        pipes
     }
 
     fn attach(&mut self, source: Source, now: Instant) {

@@ -179,6 +179,10 @@ impl Tap {
         self.origin.run
     }
 
+    pub(super) fn stream(&self) -> Stream {
+        self.origin.stream
+    }
+
     /// Returns when [`Tap::tick`] has something to do.
     pub(super) fn due_at(&self) -> Option<Instant> {
         [self.release_at, self.report_at, self.close_at]

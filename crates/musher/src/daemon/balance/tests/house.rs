@@ -228,6 +228,7 @@ impl House {
 
     fn take(&mut self, event: BalanceEvent) {
         match event {
+            BalanceEvent::Channel { .. } | BalanceEvent::AllParked { .. } => {}
             BalanceEvent::Park { name, fd } => drop(self.parked.insert(name, fd)),
             BalanceEvent::Unpark { name } => {
                 self.n_unparked += 1;
