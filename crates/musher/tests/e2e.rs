@@ -22,6 +22,8 @@ mod full_disk;
 mod logs;
 #[path = "e2e/programs.rs"]
 mod programs;
+#[path = "e2e/startup.rs"]
+mod startup;
 #[path = "e2e/takeover.rs"]
 mod takeover;
 #[path = "e2e/verbs.rs"]
