@@ -17,10 +17,17 @@ use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 /// Exit status when another keeper serves the home: trying again does not help
 /// (EX_TEMPFAIL of sysexits(3)).
 pub(crate) const BUSY_EXIT: u8 = 75;
+
+/// Longest wait for a keeper on its way out.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Pause between two looks at its lock.
+const LEAVE_PAUSE: Duration = Duration::from_millis(10);
 
 /// The second role: waits for the keeper's byte on stdin.
 pub(crate) const LIST_ROLE: &str = "boot-list";
@@ -28,12 +35,9 @@ pub(crate) const LIST_ROLE: &str = "boot-list";
 /// Runs the keeper of a home in this process, and the saved list beside it.
 pub(crate) fn run(home: &OsStr) -> ExitCode {
     let paths = paths(home);
-    let held = paths
-        .create()
-        .and_then(|()| LockFile::try_lock(&paths.keeper_lock));
-    match held {
-        Ok(Some(free)) => drop(free),
-        Ok(None) => {
+    match paths.create().and_then(|()| becomes_free(&paths)) {
+        Ok(true) => (),
+        Ok(false) => {
             let home = paths.home.display();
             eprintln!(
                 "musher boot: {home} is served by a daemon that was started by hand; \
@@ -71,6 +75,19 @@ pub(crate) fn run_list(home: &OsStr) -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+/// Returns whether no keeper has the home. One that was just told to end has
+/// it a moment longer than the daemon answers.
+fn becomes_free(paths: &Paths) -> io::Result<bool> {
+    let deadline = Instant::now() + LEAVE_DEADLINE;
+    while LockFile::try_lock(&paths.keeper_lock)?.is_none() {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(LEAVE_PAUSE);
+    }
+    Ok(true)
 }
 
 fn prepare(paths: &Paths) -> io::Result<KeeperArgs> {

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 const NOBODY: u32 = 65_534;
 
 /// Returns a musher whose list holds a cluster and a fork app, and no daemon.
-fn saved() -> Musher {
+pub fn saved() -> Musher {
     let musher = Musher::new();
     musher.write(
         "app.js",
