@@ -41,19 +41,31 @@ pub(crate) fn main() -> ExitCode {
     let argv0 = argv.next().unwrap_or_default();
     let argv: Vec<String> = argv.collect();
     let style = Style::of(&argv0);
-    let mut ctx = Context {
-        paths: Paths::find(style, |name| std::env::var_os(name)),
-        console: console(style),
-        parsed: Parsed::default(),
-        caller: Caller::default(),
-        client: None,
-    };
+    let paths = Paths::find(style, |name| std::env::var_os(name));
+    let mut ctx = context(style, paths);
     if let missing @ ("pm2-runtime" | "pm2-docker" | "pm2-dev") = program_name(&argv0) {
         let text = format!("{missing} is not in this version; use `pm2 start` and `pm2 logs`");
         ctx.console.error(&text);
         return ExitCode::FAILURE;
     }
     ExitCode::from(run(&mut ctx, &argv))
+}
+
+/// Starts the saved list of a home, as `resurrect` does; returns whether there
+/// was a daemon to tell.
+pub(crate) fn resurrect(paths: Paths) -> bool {
+    let mut ctx = context(Style::Musher, paths);
+    run(&mut ctx, &["resurrect".to_owned()]) == 0
+}
+
+fn context(style: Style, paths: Paths) -> Context {
+    Context {
+        paths,
+        console: console(style),
+        parsed: Parsed::default(),
+        caller: Caller::default(),
+        client: None,
+    }
 }
 
 fn console(style: Style) -> Console {

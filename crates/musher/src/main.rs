@@ -13,6 +13,7 @@ mod keeper;
 mod logfile;
 mod paths;
 mod roles;
+mod startup;
 
 fn main() -> std::process::ExitCode {
     roles::inner().unwrap_or_else(cli::main)

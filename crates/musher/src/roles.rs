@@ -1,10 +1,12 @@
-//! The two roles people never call: `musher keeper` and `musher daemon`.
+//! The roles people never call: `musher keeper`, `musher daemon`, and those of
+//! an init system: `musher boot` and `musher boot-list`.
 //!
 //! Their command lines are written by musher itself, so they are recognised
 //! before the command line is parsed: a keeper needs none of it.
 
 use crate::keeper::KeeperArgs;
 use crate::paths::{Paths, Style};
+use crate::startup::boot;
 use crate::{daemon, keeper};
 use std::ffi::OsString;
 use std::path::Path;
@@ -22,6 +24,8 @@ pub(crate) fn inner() -> Option<ExitCode> {
     match role.to_str()? {
         "keeper" => Some(run_keeper(rest)),
         "daemon" => Some(run_daemon(&rest)),
+        "boot" => Some(boot::run(rest.get(1)?)),
+        boot::LIST_ROLE => Some(boot::run_list(rest.get(1)?)),
         _ => None,
     }
 }

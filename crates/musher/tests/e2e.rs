@@ -24,6 +24,10 @@ mod keeper;
 mod logs;
 #[path = "e2e/programs.rs"]
 mod programs;
+#[path = "e2e/startup.rs"]
+mod startup;
+#[path = "e2e/systemd.rs"]
+mod systemd;
 #[path = "e2e/takeover.rs"]
 mod takeover;
 #[path = "e2e/verbs.rs"]

@@ -19,6 +19,7 @@
 //! | [`control`] | the daemon's own Unix sockets, peer credentials |
 //! | [`lock`] | flock |
 //! | [`memory`] | mallopt, malloc_trim |
+//! | [`notify`] | words to the service manager |
 //! | [`daemonize`] | a detached process and its ready pipe |
 //! | [`user`] | `/etc/passwd`, `/etc/group` |
 //! | [`clock`] | clock_gettime |
@@ -33,6 +34,7 @@ pub mod kill;
 pub mod listen;
 pub mod lock;
 pub mod memory;
+pub mod notify;
 pub mod proc_stat;
 pub mod program;
 pub mod reap;

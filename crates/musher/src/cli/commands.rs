@@ -17,3 +17,4 @@ pub(super) mod save;
 pub(super) mod scale;
 pub(super) mod signals;
 pub(super) mod start;
+pub(super) mod startup;

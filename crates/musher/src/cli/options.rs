@@ -51,6 +51,7 @@ const fn of(
 }
 
 const LOGS: &[&str] = &["logs"];
+const STARTUP: &[&str] = &["startup", "unstartup"];
 
 /// The options, in the order of the help.
 pub(super) const OPTIONS: &[Opt] = &[
@@ -83,6 +84,12 @@ pub(super) const OPTIONS: &[Opt] = &[
     global("hp", One("home"), "home directory of the startup script"),
     global("wait-ip", On, "wait for the network at boot"),
     global("service-name", One("name"), "name of the startup service"),
+    of(
+        STARTUP,
+        "dry-run",
+        On,
+        "print the files and commands and change nothing",
+    ),
     of(LOGS, "lines", One("n"), "lines shown first, default 15"),
     of(LOGS, "raw", On, "no prefixes"),
     of(LOGS, "err", On, "only stderr"),

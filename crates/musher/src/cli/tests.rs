@@ -535,11 +535,11 @@ fn logs_tail_the_files_of_the_target_only() {
 #[test]
 fn what_is_not_in_this_version_says_so() {
     let world = world(three);
-    let refused = world.run("startup systemd");
+    let refused = world.run("deploy production");
     assert_eq!(refused.code, 1);
     assert_eq!(
         refused.err,
-        "[PM2][ERROR] `startup` is not in this version\n"
+        "[PM2][ERROR] `deploy` is not in this version\n"
     );
     let told = world.run("stop web --attach");
     assert_eq!(told.code, 0);

@@ -237,6 +237,20 @@ pub(super) const VERBS: &[Verb] = &[
     )
     .strict(),
     verb(
+        "startup",
+        "[platform]",
+        0,
+        "start the saved list at boot",
+        commands::startup::run,
+    ),
+    verb(
+        "unstartup",
+        "[platform]",
+        0,
+        "start nothing at boot",
+        commands::startup::undo,
+    ),
+    verb(
         "ping",
         "",
         0,
@@ -282,8 +296,8 @@ pub(super) const NOT_IN_THIS_VERSION: &[&str] = &[
     "install", "install-otel", "link", "login", "logout", "logrotate", "module:generate",
     "module:install", "module:publish", "module:uninstall", "module:update", "monit", "multiset",
     "open", "package", "plus", "profile:cpu", "profile:mem", "publish", "pull", "register",
-    "send", "serve", "set", "slist", "startup", "sysinfos", "trigger", "uninstall",
-    "uninstall-otel", "unlink", "unset", "unstartup", "update", "updatePM2",
+    "send", "serve", "set", "slist", "sysinfos", "trigger", "uninstall",
+    "uninstall-otel", "unlink", "unset", "update", "updatePM2",
 ];
 
 /// Returns the verb of a name or alias.

@@ -115,6 +115,15 @@ fn saved(process: Process<'_>) -> Option<Value> {
     Some(Value::Object(entry))
 }
 
+/// Returns the longest `kill_timeout` of the saved list, ms; 0 without a list.
+pub(in crate::cli) fn longest_kill_timeout(paths: &Paths) -> u64 {
+    let entries = read(&paths.dump).unwrap_or_default();
+    let timeouts = entries
+        .iter()
+        .filter_map(|entry| entry.get("kill_timeout")?.as_u64());
+    timeouts.max().unwrap_or(0)
+}
+
 /// Returns the entries of a dump.
 fn read(path: &Path) -> Result<Vec<Map<String, Value>>, DumpError> {
     let damaged = |why: &dyn std::fmt::Display| DumpError::Damaged(why.to_string());
