@@ -69,11 +69,7 @@ pub(crate) fn set_up(
     let (log_events, log_inbox) = mpsc::channel(MAX_LOG_EVENTS);
     let (calls, calls_inbox) = mpsc::channel(MAX_CALLS);
     let is_fresh = loaded.records.is_empty();
-    let first_seq = if is_fresh {
-        0
-    } else {
-        takeover_seq(musher_os::clock::now().mono)
-    };
+    let first_seq = first_seq(is_fresh);
     let balancer = start_balancer(first_seq, balance_events, app_messages, &n_dropped)?;
     let pump = start_pump(log_events)?;
     let mut parked: BTreeMap<String, OwnedFd> = restored.fds.into_iter().collect();
@@ -126,6 +122,15 @@ pub(crate) fn set_up(
         calls: calls_inbox,
     };
     Ok((hub, inbox, doors))
+}
+
+/// Returns where the numbers of cluster messages begin: above every former
+/// daemon's, so that a late answer finds nobody.
+fn first_seq(is_fresh: bool) -> u64 {
+    if is_fresh {
+        return 0;
+    }
+    takeover_seq(musher_os::clock::now().mono)
 }
 
 fn open_store(path: &Path) -> anyhow::Result<(Store, Loaded)> {
