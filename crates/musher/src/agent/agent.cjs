@@ -301,6 +301,10 @@ function drainer(tell) {
     const began = Date.now();
     const left = connections();
     const idle = idleOf(left);
+    // GOAWAY: streams under way are finished, others go to another connection.
+    servers.sessions.forEach(quietly(function (session) {
+      if (!session.closed) session.close();
+    }));
     const toMove = [];
     const toClose = [];
     left.forEach(quietly(function (raw) {
@@ -311,11 +315,7 @@ function drainer(tell) {
       }
       if (state.moving.has(raw) || state.closing.has(raw)) return;
       const socket = servers.secure(raw);
-      const session = propertyNamed(socket, 'session');
-      if (session && typeof session.close === 'function') {
-        state.closing.add(raw);
-        session.close();
-      } else if (socket.parser) {
+      if (socket.parser) {
         if (idle.has(raw) && canMove(raw)) toMove.push(raw);
       } else if (isUpgraded(raw, socket) && state.websockets === 'close') {
         state.closing.add(raw);
@@ -395,6 +395,7 @@ function listeningServers(onListening) {
   const net = require('net');
   const places = new WeakMap();
   const overTls = new WeakMap();
+  const sessions = new Set();
   let known = [];
 
   // Node keeps this name so that others may wrap it; there is no hook that
@@ -407,6 +408,13 @@ function listeningServers(onListening) {
       if (typeof server.addContext === 'function') {
         server.on('secureConnection', quietly(function (socket) {
           if (socket._parent) overTls.set(socket._parent, socket);
+        }));
+      }
+      // Only servers of HTTP/2 have settings.
+      if (typeof server.updateSettings === 'function') {
+        server.on('session', quietly(function (session) {
+          sessions.add(session);
+          session.once('close', function () { sessions.delete(session); });
         }));
       }
     }
@@ -422,6 +430,7 @@ function listeningServers(onListening) {
   }
 
   return {
+    sessions: sessions,
     each: function (what) {
       known.forEach(quietly(function (ref) {
         const server = ref.deref();

@@ -434,6 +434,7 @@ fn tls_and_http2_finish_and_say_goodbye() {
         let run = house.start(0);
         house.wait_raw(run, "listening");
         house.balancer().send(run, b"1".to_vec());
+        house.wait_raw(run, "asked");
         house.balancer().drain(run, LIMIT, Upgraded::Wait);
         assert_eq!(house.wait_raw(run, "late answer")["text"], "two");
         house.balancer().send(run, b"2".to_vec());
