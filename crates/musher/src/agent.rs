@@ -92,6 +92,7 @@ fn is_script(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::paths::Style;
+    use musher_core::app::agent::{NODE_OPTIONS, with_agent};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -119,5 +120,27 @@ mod tests {
         let mut wanted = [file_name(), "agent-mine.cjs".to_owned()];
         wanted.sort();
         assert_eq!(names, wanted);
+    }
+
+    #[test]
+    fn node_reads_a_path_with_spaces_quotes_and_backslashes() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("a \"b\\ c'é");
+        fs::create_dir(&home).unwrap();
+        let path = home.join("agent-00.cjs");
+        fs::write(&path, SCRIPT).unwrap();
+        let node = std::env::var("MUSHER_TEST_NODE").unwrap_or_else(|_| "node".into());
+        for own in [None, Some(""), Some("--title=\"a b\"")] {
+            let options = with_agent(path.to_str().unwrap(), own);
+            let print = "console.log(JSON.stringify('NODE_OPTIONS' in process.env ? process.env.NODE_OPTIONS : null))";
+            let output = std::process::Command::new(&node)
+                .args(["-e", print])
+                .env(NODE_OPTIONS, options)
+                .output()
+                .unwrap();
+            let seen: Option<String> = serde_json::from_slice(&output.stdout)
+                .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+            assert_eq!(seen.as_deref(), own);
+        }
     }
 }

@@ -6,6 +6,8 @@
 
 use super::hub::Hub;
 use super::rpc::ReplyTo;
+use musher_core::app::agent::is_node;
+use musher_core::app::{AppSpec, Interpreter};
 use musher_core::cluster::message::Collected;
 use musher_core::id::{Incarnation, PmId};
 use musher_core::time::Now;
@@ -59,6 +61,9 @@ impl Hub {
         let Some(view) = view else {
             return reply.send(&error_body(&format!("{id} id unknown")));
         };
+        if let Some(why) = no_agent(&view.spec) {
+            return reply.send(&error_body(&format!("process {id} has no agent: {why}")));
+        }
         let Some(run) = view.run else {
             return reply.send(&error_body(&format!("process {id} does not run")));
         };
@@ -85,6 +90,18 @@ impl Hub {
     /// An agent has run the garbage collector.
     pub(crate) fn collected(&mut self, run: Incarnation, collected: Collected) {
         self.garbage.answer(run, collected);
+    }
+}
+
+fn no_agent(spec: &AppSpec) -> Option<&'static str> {
+    let is_node = match &spec.interpreter {
+        Interpreter::Program(program) => is_node(program),
+        Interpreter::None => false,
+    };
+    match (is_node, spec.agent) {
+        (false, _) => Some("it is not run by Node"),
+        (true, false) => Some("it is started with `agent: false`"),
+        (true, true) => None,
     }
 }
 
