@@ -3,6 +3,7 @@
 //! An action is so precise that carrying it out needs no choice.
 
 use super::request::{Reply, RequestError};
+use crate::app::listen::ListenSpec;
 use crate::app::probe::{Probe, ProbeKind};
 use crate::app::{Balance, RunAs, Upgraded};
 use crate::exit::Signal;
@@ -157,6 +158,8 @@ pub struct SpawnPlan {
     pub run_as: Option<RunAs>,
     /// The IPC channel.
     pub channel: Channel,
+    /// Sockets it is given, which musher binds and holds, in this order.
+    pub listen: Vec<ListenSpec>,
     /// Where its output goes.
     pub output: Output,
     /// Path of the pid file.

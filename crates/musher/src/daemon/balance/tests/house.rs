@@ -155,6 +155,7 @@ impl House {
             cwd: apps.into(),
             run_as: None,
             channel: self.channel,
+            listen: Vec::new(),
             output: Output::default(),
             pid_path: String::new(),
             script,
