@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+/// Most sockets of an app.
+pub const MAX_LISTEN: usize = 16;
+
 /// One socket of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenSpec {

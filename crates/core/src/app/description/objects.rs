@@ -7,14 +7,12 @@
 use super::object::{Object, path_of};
 use super::probes;
 use crate::app::attributes::ConfigError;
-use crate::app::listen::{ListenAddress, ListenSpec};
+use crate::app::listen::{ListenAddress, ListenSpec, MAX_LISTEN};
 use crate::app::probe::Probes;
 use crate::app::{ExecMode, OnFailure, ReloadPolicy, Upgraded, value};
 use crate::time::Millis;
 use serde_json::{Map, Value};
 
-/// Most sockets of an app.
-pub const MAX_LISTEN: usize = 16;
 /// Most processes of an app replaced at the same time.
 const MAX_PARALLEL: u32 = 4096;
 /// Over how long `websockets: 'close'` closes.
