@@ -13,9 +13,9 @@ use serde_json::{Map, Value};
 use std::net::IpAddr;
 
 /// Shortest time from one question to the next.
-pub const MIN_PERIOD: Millis = Millis(100);
+const MIN_PERIOD: Millis = Millis(100);
 /// Shortest patience for an answer.
-pub const MIN_TIMEOUT: Millis = Millis(10);
+const MIN_TIMEOUT: Millis = Millis(10);
 /// Most answers in a row a threshold may ask for.
 const MAX_THRESHOLD: u32 = 1000;
 /// Most header fields of a question, words of a command, and bytes of a text.
