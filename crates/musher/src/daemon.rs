@@ -5,6 +5,7 @@
 //! [`takeover`]). The loop never sleeps, never waits for a client, a child or a
 //! disk.
 
+mod activation;
 pub(crate) mod balance;
 pub(crate) mod bus;
 pub(crate) mod calendar;
@@ -16,6 +17,7 @@ pub(crate) mod journal;
 mod keeping;
 pub(crate) mod logs;
 mod persist;
+mod probe;
 pub(crate) mod readable;
 pub(crate) mod rpc;
 pub(crate) mod sample;

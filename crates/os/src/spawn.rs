@@ -413,6 +413,10 @@ fn symbol(errno: i32) -> Option<&'static str> {
         (libc::EADDRINUSE, "EADDRINUSE"),
         (libc::EADDRNOTAVAIL, "EADDRNOTAVAIL"),
         (libc::ECONNREFUSED, "ECONNREFUSED"),
+        (libc::ECONNRESET, "ECONNRESET"),
+        (libc::ETIMEDOUT, "ETIMEDOUT"),
+        (libc::ENETUNREACH, "ENETUNREACH"),
+        (libc::EHOSTUNREACH, "EHOSTUNREACH"),
     ];
     SYMBOLS
         .iter()

@@ -49,7 +49,7 @@ pub struct HttpCheck {
     /// Name or address; `127.0.0.1` unless said.
     pub host: String,
     /// Port; 0 asks where the run listens: the only port of a cluster worker,
-    /// otherwise PORT of its environment or the first port of `listen`.
+    /// otherwise the first port of `listen`, or PORT of its environment.
     pub port: u16,
     /// Path and query; `/` unless said.
     pub path: String,

@@ -19,7 +19,10 @@ pub(super) struct Object<'a> {
     /// Path of its key: `readiness`, `readiness.http`.
     path: String,
     from: &'a Map<String, Value>,
+    /// Every spelling that means something here.
     known: Vec<&'static str>,
+    /// The spelling of each key that is told to people.
+    told: Vec<&'static str>,
     pub(super) mistakes: &'a mut Vec<ConfigError>,
 }
 
@@ -33,6 +36,7 @@ impl<'a> Object<'a> {
             path: path.to_owned(),
             from,
             known: Vec::new(),
+            told: Vec::new(),
             mistakes,
         }
     }
@@ -40,6 +44,7 @@ impl<'a> Object<'a> {
     /// Returns the value under the first of these spellings that is there, with
     /// the spelling.
     pub(super) fn get(&mut self, spellings: &[&'static str]) -> Option<(&'static str, &'a Value)> {
+        self.told.extend(spellings.first());
         self.known.extend(spellings);
         let set = |key: &&&str| self.from.get(**key).is_some_and(|value| !value.is_null());
         let key = spellings.iter().find(set).copied()?;
@@ -49,6 +54,16 @@ impl<'a> Object<'a> {
     pub(super) fn mistake(&mut self, key: &str, message: impl Into<String>) {
         let path = path_of(&self.path, key);
         self.mistakes.push(ConfigError::error(&path, message));
+    }
+
+    /// Says why a key that others know is none here. Returns whether it is there.
+    pub(super) fn refuse(&mut self, key: &'static str, message: &str) -> bool {
+        self.known.push(key);
+        let is_set = self.from.contains_key(key);
+        if is_set {
+            self.mistake(key, message);
+        }
+        is_set
     }
 
     /// Takes a value, which must be as `expected` says.
@@ -121,9 +136,10 @@ impl<'a> Object<'a> {
             path,
             from,
             known,
+            told,
             mistakes,
         } = self;
-        let words: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
+        let words: Vec<String> = told.iter().map(|key| format!("`{key}`")).collect();
         for key in from.keys().filter(|key| !known.contains(&key.as_str())) {
             let at = path_of(&path, key);
             mistakes.push(

@@ -113,14 +113,11 @@ fn check(kind: ProbeKind, object: &mut Object<'_>, has_port: bool) -> Option<Che
     let http = object.get(&["http", "httpGet", "http_get"]);
     let tcp = object.get(&["tcp", "tcpSocket", "tcp_socket"]);
     let exec = object.get(&["exec"]);
-    if let Some((key, _)) = object.get(&["terminationGracePeriodSeconds"]) {
-        object.mistake(
-            key,
-            "a failed probe ends the process as a stop does: set `kill_timeout` instead",
-        );
-    }
-    if let Some((key, _)) = object.get(&["grpc"]) {
-        object.mistake(key, "grpc is not asked: use `http`, `tcp` or `exec`");
+    object.refuse(
+        "terminationGracePeriodSeconds",
+        "a failed probe ends the process as a stop does: set `kill_timeout` instead",
+    );
+    if object.refuse("grpc", "grpc is not asked: use `http`, `tcp` or `exec`") {
         return None;
     }
     let mistakes = &mut *object.mistakes;
