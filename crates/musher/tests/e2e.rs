@@ -24,6 +24,8 @@ mod keeper;
 mod logs;
 #[path = "e2e/programs.rs"]
 mod programs;
+#[path = "e2e/releases.rs"]
+mod releases;
 #[path = "e2e/startup.rs"]
 mod startup;
 #[path = "e2e/systemd.rs"]
