@@ -370,7 +370,7 @@ fn shutdown_with_message_asks_and_only_watches() {
         Request::Stop(ID),
         &["detach 1", "ask 1", "kill 1 nothing alone"],
     );
-    story.after(1600, &["kill 1 SIGKILL"]);
+    story.after(1600, &["kill 1 SIGKILL alone"]);
 }
 
 #[test]

@@ -259,3 +259,17 @@ fn is_last_exit(s: &Step<'_>, p: &Process) -> bool {
         _ => false,
     }
 }
+
+/// An end reaches as far as the app says, on every rung of its ladder.
+pub(crate) fn a_kill_reaches_as_far_as_declared(s: &Step<'_>) -> Result<(), String> {
+    for action in s.actions {
+        let Action::Kill { run, tree, .. } = action else {
+            continue;
+        };
+        let slots = s.before.values().chain(s.after.values());
+        let known = slots.flat_map(Process::runs).find(|known| known.id == *run);
+        let declared = known.is_none_or(|known| known.spec.stop.treekill == *tree);
+        ensure(declared, || format!("run {run}: {action:?}"))?;
+    }
+    Ok(())
+}
