@@ -30,5 +30,7 @@ mod startup;
 mod systemd;
 #[path = "e2e/takeover.rs"]
 mod takeover;
+#[path = "e2e/trees.rs"]
+mod trees;
 #[path = "e2e/verbs.rs"]
 mod verbs;

@@ -1,6 +1,7 @@
 //! How the processes of each run are told from all others: the mark in their
 //! environment, and their control group where one can be made.
 
+use super::settings;
 use musher_core::id::Incarnation;
 use musher_os::cgroup::{RunGroup, RunGroups};
 use musher_os::kill::{Lineage, Member};
@@ -17,7 +18,9 @@ impl Marks {
     /// Returns the marks of a home, and tries whether groups can be made.
     pub(crate) fn of_home(home: &Path) -> Marks {
         let hash = home_hash(home);
-        let groups = RunGroups::find(&hash);
+        let groups = settings::control_groups()
+            .then(|| RunGroups::find(&hash))
+            .flatten();
         Marks { hash, groups }
     }
 
