@@ -2,10 +2,13 @@
 //!
 //! An action is so precise that carrying it out needs no choice.
 
+use super::record::Record;
 use super::request::{Reply, RequestError};
-use crate::app::{Balance, RunAs};
+use crate::app::probe::{Probe, ProbeKind};
+use crate::app::{Balance, RunAs, Upgraded};
 use crate::exit::Signal;
 use crate::id::{Incarnation, PmId, RequestId};
+use crate::time::Millis;
 use crate::view::ProcessView;
 
 /// One thing to do, in the order given.
@@ -49,6 +52,33 @@ pub enum Action {
         /// Which run.
         run: Incarnation,
     },
+    /// The worker is to finish what it accepted and to accept nothing more; its
+    /// agent does it and says [`super::AppMessage::Drained`]. Only for a run
+    /// whose agent said that it is there.
+    Drain {
+        /// Which run.
+        run: Incarnation,
+        /// When it may cut what is left: milliseconds from here.
+        limit: Millis,
+        /// What happens to upgraded connections.
+        websockets: Upgraded,
+    },
+    /// Whether a worker gets connections; it is not ended by this.
+    TakeTraffic {
+        /// Which run.
+        run: Incarnation,
+        /// Whether.
+        on: bool,
+    },
+    /// Ask one question of a probe; answered by `Probed` within its timeout.
+    Probe {
+        /// Which run.
+        run: Incarnation,
+        /// Which probe.
+        kind: ProbeKind,
+        /// What to ask.
+        probe: Box<Probe>,
+    },
     /// The run is over and nothing may come from it any more: release its
     /// descriptors once they are drained.
     Forget {
@@ -74,6 +104,8 @@ pub enum Action {
     },
     /// A line for the daemon's log, and `log:PM2` on the bus.
     Log(String),
+    /// Keep this in the history.
+    Record(Record),
     /// Store this process: something that must survive the daemon changed.
     Persist(PmId),
     /// The slot is gone: forget it in the store too.
