@@ -22,6 +22,8 @@ mod full_disk;
 mod keeper;
 #[path = "e2e/logs.rs"]
 mod logs;
+#[path = "e2e/oom.rs"]
+mod oom;
 #[path = "e2e/programs.rs"]
 mod programs;
 #[path = "e2e/startup.rs"]

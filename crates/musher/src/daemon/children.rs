@@ -12,10 +12,11 @@ use super::tree::{Ending, Scope, wait, wait_by_looking};
 use musher_core::app::Place;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
-use musher_core::supervisor::{Channel, Event, SpawnFailure, SpawnPlan};
+use musher_core::supervisor::{Channel, Event, Oom, SpawnFailure, SpawnPlan};
 use musher_os::cgroup::RunGroup;
 use musher_os::fd::{self, Blocking};
 use musher_os::kill::{Lineage, MARK, Member};
+use musher_os::oom;
 use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Stdio, Step};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
@@ -49,6 +50,8 @@ pub(crate) struct Child {
     stdin: Option<OwnedFd>,
     /// How its processes are known.
     lineage: Lineage,
+    /// Processes killed for want of memory when it was spawned or adopted.
+    oom_kills: Option<u64>,
     ending: Option<Ending>,
     /// `TreeGone` is owed.
     is_watched: bool,
@@ -151,6 +154,7 @@ impl Children {
                 mark: Some(mark),
                 group,
             },
+            oom_kills: oom::kills_since_boot(),
             ending: None,
             is_watched: false,
         };
@@ -193,6 +197,7 @@ impl Children {
             lineage: self
                 .marks
                 .lineage(run, Member { pid, start_time }, Some(pid)),
+            oom_kills: oom::kills_since_boot(),
             ending: None,
             is_watched: false,
         };
@@ -286,6 +291,16 @@ impl Child {
             let pidfd = Some(Rc::clone(&self.pidfd));
             Ending::begin(scout, self.lineage.clone(), pidfd, scope)
         })
+    }
+
+    /// Returns what is known of why it was killed; asked when it was.
+    pub(super) fn oom(&self) -> Option<Oom> {
+        let group = self.lineage.group.as_ref();
+        if group.and_then(RunGroup::oom_kills) > Some(0) {
+            return Some(Oom::Certain);
+        }
+        let has_risen = oom::kills_since_boot() > self.oom_kills;
+        has_risen.then_some(Oom::Maybe)
     }
 
     /// Returns whether its control group, if it has one, says that nothing of

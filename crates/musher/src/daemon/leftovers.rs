@@ -7,7 +7,7 @@
 //! (`KillMode=control-group`). With `treekill: false` what an app leaves is its
 //! own business. Runs whose end was asked for are not its concern.
 
-use super::children::Children;
+use super::children::{Child, Children};
 use super::hub::Hub;
 use super::journal;
 use super::tree::{Ending, Scope};
@@ -33,13 +33,45 @@ impl Hub {
     /// Takes in what a child's watcher says; the exit of a run that left
     /// something behind is kept back until that is gone.
     pub(crate) fn on_child(&mut self, event: Event) {
-        if let Event::Exited { run, status } = event
-            && let Some(patience) = self.patience_with_leftovers(run)
-            && self.children.end_leftovers(run, status, patience)
-        {
-            return;
+        match event {
+            Event::Exited { run, status } if self.is_kept_back(run, status) => {}
+            event => self.handle(event),
         }
-        self.handle(event);
+    }
+
+    fn is_kept_back(&mut self, run: Incarnation, status: ExitStatus) -> bool {
+        let owner = self.supervisor.owner(run);
+        let Some(process) = owner.and_then(|id| self.supervisor.process(id)) else {
+            return false;
+        };
+        let is_stopping = process
+            .runs()
+            .any(|known| known.id == run && known.is_stopping());
+        let is_serving = process
+            .serving
+            .as_ref()
+            .is_some_and(|known| known.id == run);
+        // It is said again when nothing is left.
+        if is_stopping || self.children.get(run).is_none_or(Child::is_ending) {
+            return false;
+        }
+        let is_killed = status == ExitStatus::Signal(Signal::KILL);
+        let oom = self
+            .children
+            .get(run)
+            .filter(|_| is_killed)
+            .and_then(Child::oom);
+        let patience = self.patience_with_leftovers(run);
+        // A successor has failed, and its predecessor serves on: that is told
+        // at once.
+        let then = is_serving.then_some(Event::Exited { run, status });
+        let is_under_way =
+            patience.is_some_and(|patience| self.children.end_leftovers(run, patience, then));
+        let is_kept_back = is_under_way && is_serving;
+        if is_kept_back || oom.is_some() {
+            self.handle(Event::Died { run, oom });
+        }
+        is_kept_back
     }
 
     /// Ends what a run left that died while no daemon lived, then tells of its
@@ -89,22 +121,23 @@ impl Hub {
 }
 
 impl Children {
-    /// Ends what a run left, and tells of its exit then. Returns false if the
-    /// exit is to be told at once: its end is under way already, or its control
-    /// group says that nothing is left.
-    fn end_leftovers(&mut self, run: Incarnation, status: ExitStatus, patience: Patience) -> bool {
+    /// Ends what a run left, and says `then` afterwards. Returns false if its
+    /// control group says that nothing is left.
+    fn end_leftovers(&mut self, run: Incarnation, patience: Patience, then: Option<Event>) -> bool {
         let events = self.events.clone();
         let Some((child, scout)) = self.get_mut(run) else {
             return false;
         };
-        if child.is_ending() || child.is_alone() {
+        if child.is_alone() {
             return false;
         }
         let ending = child.ending(scout, Scope::Tree).clone();
         tokio::task::spawn_local(async move {
             end(run, &ending, patience).await;
-            // A closed inbox means that the daemon ends.
-            let _ = events.send(Event::Exited { run, status });
+            if let Some(event) = then {
+                // A closed inbox means that the daemon ends.
+                let _ = events.send(event);
+            }
         });
         true
     }

@@ -1,6 +1,6 @@
 //! Process trees: nothing of a run survives its end.
 
-use crate::harness::{Musher, is_alive, kill};
+use crate::harness::{Musher, is_alive, kill, parent};
 use std::time::{Duration, Instant};
 
 /// Both ways of knowing what belongs to a run.
@@ -19,7 +19,14 @@ impl Family {
         let musher = Musher::new();
         let word = musher.home().display().to_string();
         let script = Musher::app("family.py");
-        let start = ["start", &script, "--name", "family", "--interpreter", "python3"];
+        let start = [
+            "start",
+            &script,
+            "--name",
+            "family",
+            "--interpreter",
+            "python3",
+        ];
         let args = [&start[..], options, &["--"], words, &[&word]].concat();
         let output = musher
             .command(&args)
@@ -28,9 +35,9 @@ impl Family {
             .expect("the binary runs");
         assert!(output.status.success(), "{output:?}");
         let family = Family { musher, word };
-        family.musher.wait("the family", || {
-            family.musher.log_has("family", "complete")
-        });
+        family
+            .musher
+            .wait("the family", || family.musher.log_has("family", "complete"));
         family
     }
 
@@ -55,13 +62,6 @@ impl Family {
         assert!(text.contains("process tree"), "{text}");
         text.contains("control group /")
     }
-}
-
-fn parent(pid: i64) -> i64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let after_name = stat.rsplit(") ").next().expect("fields");
-    let ppid = after_name.split(' ').nth(1).expect("a parent");
-    ppid.parse().expect("a pid")
 }
 
 #[test]
@@ -92,7 +92,10 @@ fn a_storm_of_five_hundred_deaf_children_is_over_when_stop_says_so() {
         family.musher.ok(&["stop", "family"]);
         let took = begin.elapsed();
         assert_eq!(family.living(), [0; 0], "{way}");
-        assert_eq!(family.musher.of("family")[0]["pm2_env"]["status"], "stopped");
+        assert_eq!(
+            family.musher.of("family")[0]["pm2_env"]["status"],
+            "stopped"
+        );
         println!("control groups {way}: 500 processes stopped in {took:?}");
         assert!(took < Duration::from_secs(10), "{took:?}");
     }
@@ -133,14 +136,24 @@ fn what_a_crashed_app_left_is_ended_before_its_replacement_starts() {
 fn a_stopped_process_is_continued_so_that_it_can_obey() {
     let musher = Musher::new();
     let script = Musher::app("tick.js");
-    musher.ok(&["start", &script, "--name", "tick", "--kill-timeout", "15000"]);
+    musher.ok(&[
+        "start",
+        &script,
+        "--name",
+        "tick",
+        "--kill-timeout",
+        "15000",
+    ]);
     musher.wait("its first words", || musher.log_has("tick", ""));
     let pid = musher.pids("tick")[0];
     kill(pid, "STOP");
     let begin = Instant::now();
     musher.ok(&["stop", "tick"]);
     assert!(!is_alive(pid));
-    assert!(begin.elapsed() < Duration::from_secs(10), "SIGKILL ended it");
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "SIGKILL ended it"
+    );
 }
 
 #[test]
@@ -177,7 +190,11 @@ fn what_a_run_left_that_died_without_a_daemon_is_ended_by_the_next() {
         kill(keeper, "STOP");
         kill(daemon, "KILL");
         kill(main, "KILL");
-        let left: Vec<i64> = family.living().into_iter().filter(|pid| *pid != main).collect();
+        let left: Vec<i64> = family
+            .living()
+            .into_iter()
+            .filter(|pid| *pid != main)
+            .collect();
         assert_eq!(left.len(), 1, "{way}");
         kill(keeper, "CONT");
         musher.wait("the end of what was left", || {
@@ -206,7 +223,12 @@ fn a_manager_that_an_app_started_does_not_end_with_that_app() {
                 app = Musher::app("tick.js"),
             ),
         );
-        let args = ["start", script.to_str().expect("a path"), "--name", "deploy"];
+        let args = [
+            "start",
+            script.to_str().expect("a path"),
+            "--name",
+            "deploy",
+        ];
         let output = outer.command(&args).env("MUSHER_CGROUPS", way).output();
         assert!(output.is_ok_and(|output| output.status.success()));
         outer.wait("a deployment", || outer.log_has("deploy", "deployed"));
