@@ -22,6 +22,8 @@ mod full_disk;
 mod keeper;
 #[path = "e2e/logs.rs"]
 mod logs;
+#[path = "e2e/oom.rs"]
+mod oom;
 #[path = "e2e/programs.rs"]
 mod programs;
 #[path = "e2e/releases.rs"]
@@ -32,5 +34,7 @@ mod startup;
 mod systemd;
 #[path = "e2e/takeover.rs"]
 mod takeover;
+#[path = "e2e/trees.rs"]
+mod trees;
 #[path = "e2e/verbs.rs"]
 mod verbs;
