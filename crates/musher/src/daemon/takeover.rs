@@ -19,6 +19,7 @@ use super::scout::Scout;
 use super::store::{Loaded, Store};
 use super::tree::{Ending, Scope};
 use super::{Inbox, journal, persist, settings};
+use crate::agent;
 use crate::keeper::client::{KeeperClient, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
@@ -91,7 +92,7 @@ pub(crate) fn set_up(
         ended: Vec::new(),
         left_behind: Vec::new(),
     };
-    let supervisor = past.supervisor(&loaded);
+    let supervisor = past.supervisor(&loaded, &paths);
     let Past {
         children,
         parked,
@@ -247,14 +248,20 @@ struct Past {
 }
 
 impl Past {
-    fn supervisor(&mut self, loaded: &Loaded) -> Supervisor {
+    fn supervisor(&mut self, loaded: &Loaded, paths: &Paths) -> Supervisor {
         let now = musher_os::clock::now();
-        let settings = settings::supervisor();
+        let settings = settings::supervisor(paths);
         let processes: Vec<Process> = loaded
             .records
             .iter()
             .filter_map(|(pm_id, record)| self.process(*pm_id, record, &settings.defaults, now))
             .collect();
+        if processes
+            .iter()
+            .all(|process| process.runs().next().is_none())
+        {
+            agent::remove_former(paths);
+        }
         self.left_behind = self.end_strangers(&processes);
         let calendar = Box::new(LocalCalendar::new());
         let last_run = Incarnation(loaded.last_run);
