@@ -26,6 +26,8 @@ mod logs;
 mod oom;
 #[path = "e2e/programs.rs"]
 mod programs;
+#[path = "e2e/releases.rs"]
+mod releases;
 #[path = "e2e/startup.rs"]
 mod startup;
 #[path = "e2e/systemd.rs"]
