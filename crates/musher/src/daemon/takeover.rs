@@ -29,7 +29,7 @@ use musher_core::cluster::takeover_seq;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::process::Process;
-use musher_core::supervisor::{Supervisor, plan};
+use musher_core::supervisor::{Event, Supervisor, plan};
 use musher_core::time::Now;
 use musher_core::wire::state::{SavedProcess, SavedRun};
 use musher_os::kill::{Census, Lineage, Member};
@@ -81,8 +81,7 @@ pub(crate) fn set_up(
     let doors = Doors::take(&mut parked, &paths, keeper.as_ref(), calls)?;
     let (notes, keeper_inbox) = mpsc::channel(MAX_NOTES);
     let keeping = Keeping::new(keeper.as_ref(), &doors, &paths, notes)?;
-    let scout = Scout::start().context("the thread that reads /proc cannot be started")?;
-    let children = Children::new(child_events, Marks::of_home(&paths.home), scout);
+    let children = start_children(child_events, &paths)?;
     let boot_id = musher_os::reap::boot_id();
     let mut past = Past {
         children,
@@ -137,6 +136,11 @@ fn first_seq(is_fresh: bool) -> u64 {
         return 0;
     }
     takeover_seq(musher_os::clock::now().mono)
+}
+
+fn start_children(events: mpsc::UnboundedSender<Event>, paths: &Paths) -> anyhow::Result<Children> {
+    let scout = Scout::start().context("the thread that reads /proc cannot be started")?;
+    Ok(Children::new(events, Marks::of_home(&paths.home), scout))
 }
 
 fn open_store(path: &Path) -> anyhow::Result<(Store, Loaded)> {
