@@ -10,11 +10,13 @@ pub mod attributes;
 pub mod description;
 pub mod env;
 pub mod interpreter;
+pub mod probe;
 pub mod resolve;
 pub mod value;
 
 use crate::exit::Signal;
 use crate::time::Millis;
+use probe::Probes;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -67,6 +69,12 @@ pub struct AppSpec {
     pub cron_restart: Option<String>,
     /// How connections are spread over workers.
     pub balance: Balance,
+    /// Questions that tell whether a run is well.
+    pub probes: Probes,
+    /// How a run is replaced.
+    pub reload: ReloadPolicy,
+    /// Whether the agent is preloaded into Node.
+    pub agent: bool,
     /// False only registers the app as stopped.
     pub autostart: bool,
     /// True for a PM2 module: left out of `all` and of dumps.
@@ -166,6 +174,48 @@ pub struct ReadyPolicy {
     pub listen_timeout: Millis,
 }
 
+/// How a run is replaced by another: the attribute `reload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReloadPolicy {
+    /// Processes of an app replaced at the same time. Default 1.
+    pub parallel: u32,
+    /// How long a successor has to go on after it proved itself before it
+    /// takes over. Default 0.
+    pub min_ready: Millis,
+    /// What a failure does to the processes replaced before it.
+    pub on_failure: OnFailure,
+    /// How long a predecessor may finish what it has accepted before it is
+    /// asked to end. Default 30 s; 0 asks at once.
+    pub drain: Millis,
+    /// What happens to WebSockets and other upgraded connections of a
+    /// predecessor. Default: they are left alone until `drain` is over.
+    pub websockets: Upgraded,
+}
+
+/// What a failed reload does to processes that were already replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnFailure {
+    /// They stay as they are.
+    #[default]
+    Abort,
+    /// They go back to what they were.
+    Rollback,
+}
+
+/// What happens to upgraded connections of a worker that drains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Upgraded {
+    /// They go on until the drain's end.
+    #[default]
+    Wait,
+    /// They are closed with code 1012 (RFC 6455, 7.4), spread over this time,
+    /// so that clients do not come back all at once.
+    Close {
+        /// Over how long.
+        over: Millis,
+    },
+}
+
 /// User and group of a process, as numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunAs {
@@ -225,6 +275,18 @@ impl Default for RestartPolicy {
             restart_delay: None,
             exp_backoff: None,
             stop_exit_codes: Vec::new(),
+        }
+    }
+}
+
+impl Default for ReloadPolicy {
+    fn default() -> ReloadPolicy {
+        ReloadPolicy {
+            parallel: 1,
+            min_ready: Millis(0),
+            on_failure: OnFailure::Abort,
+            drain: Millis(30_000),
+            websockets: Upgraded::Wait,
         }
     }
 }

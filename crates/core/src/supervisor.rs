@@ -22,7 +22,7 @@ pub mod run;
 mod trigger;
 
 pub use action::{Action, AppKey, Channel, Output, ProcessEvent, SpawnPlan};
-pub use event::{AppMessage, Event, Sample, SpawnFailure};
+pub use event::{AppMessage, Drained, Event, Sample, SpawnFailure};
 pub use process::{Process, Want};
 pub use request::{Changes, Reply, Request, RequestError};
 
@@ -140,6 +140,7 @@ impl Supervisor {
                 self.with_run(run, now, out, |p, _| lifecycle::on_tree_gone(p, run));
             }
             Event::Message { run, message } => self.on_message(run, message, now, out),
+            Event::Probed { .. } => {}
             Event::Sampled(samples) => self.on_samples(&samples, now, out),
             Event::Deadline => self.on_deadline(now, out),
             Event::Shutdown => self.on_shutdown(now, out),

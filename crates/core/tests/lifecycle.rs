@@ -45,6 +45,8 @@ fn word(action: &Action) -> Option<String> {
         }
         Action::AskToShutDown { run } => format!("ask {run}"),
         Action::Detach { run } => format!("detach {run}"),
+        Action::Drain { run, .. } => format!("drain {run}"),
+        Action::Probe { run, kind, .. } => format!("probe {run} {}", kind.name()),
         Action::Forget { run } => format!("forget {run}"),
         Action::Slots { live, .. } => format!("slots {live:?}"),
         Action::Emit {

@@ -252,6 +252,7 @@ const BALANCES: &[&str] = &["even", "shared", "round-robin", "rr"];
 /// The table, sorted by name.
 #[rustfmt::skip]
 pub const ATTRIBUTES: &[Attribute] = &[
+    row("agent", Kind::Bool, "Preload the agent into Node: drain, event loop and heap figures, gc.").default("true").musher().flag(&[long("no-agent", Off)]),
     row("alerts", Kind::Any, "Whom to tell, and about what.").musher().stored(),
     row("append_env_to_name", Kind::Bool, "Append `-<env>` to the name when `--env` is used.").default("false"),
     row("args", Kind::Words, "Arguments of the script."),

@@ -8,8 +8,9 @@
 mod reader;
 
 use super::attributes::{self, ConfigError};
+use super::probe::Probes;
 use super::value;
-use super::{AppSpec, Interpreter};
+use super::{AppSpec, Interpreter, ReloadPolicy};
 use crate::app::Changes;
 use crate::exit::Signal;
 use crate::time::Millis;
@@ -176,6 +177,9 @@ pub fn spec(
             .text("cron_restart")
             .filter(|cron| cron.trim() != "0"),
         balance: reader.balance(),
+        probes: Probes::default(),
+        reload: ReloadPolicy::default(),
+        agent: reader.switch("agent", true),
         autostart: reader.switch("autostart", true),
         is_module: reader.switch("pmx_module", false),
         unique_id: reader

@@ -3,9 +3,11 @@
 //! An action is so precise that carrying it out needs no choice.
 
 use super::request::{Reply, RequestError};
-use crate::app::{Balance, RunAs};
+use crate::app::probe::{Probe, ProbeKind};
+use crate::app::{Balance, RunAs, Upgraded};
 use crate::exit::Signal;
 use crate::id::{Incarnation, PmId, RequestId};
+use crate::time::Millis;
 use crate::view::ProcessView;
 
 /// One thing to do, in the order given.
@@ -48,6 +50,26 @@ pub enum Action {
     Detach {
         /// Which run.
         run: Incarnation,
+    },
+    /// The worker is to finish what it accepted and to accept nothing more; its
+    /// agent does it and says [`super::AppMessage::Drained`]. Only for a run
+    /// whose agent said that it is there.
+    Drain {
+        /// Which run.
+        run: Incarnation,
+        /// When it may cut what is left: milliseconds from here.
+        limit: Millis,
+        /// What happens to upgraded connections.
+        websockets: Upgraded,
+    },
+    /// Ask one question of a probe; answered by `Probed` within its timeout.
+    Probe {
+        /// Which run.
+        run: Incarnation,
+        /// Which probe.
+        kind: ProbeKind,
+        /// What to ask.
+        probe: Box<Probe>,
     },
     /// The run is over and nothing may come from it any more: release its
     /// descriptors once they are drained.

@@ -1,6 +1,7 @@
 //! Everything that can happen.
 
 use super::request::Request;
+use crate::app::probe::ProbeKind;
 use crate::exit::ExitStatus;
 use crate::id::{Incarnation, RequestId};
 use serde_json::{Map, Value};
@@ -50,6 +51,16 @@ pub enum Event {
         /// What it said.
         message: AppMessage,
     },
+    /// One question of a probe was answered, or was not in time. Follows every
+    /// [`super::Action::Probe`] exactly once, unless the run was forgotten.
+    Probed {
+        /// Which run.
+        run: Incarnation,
+        /// Which probe.
+        kind: ProbeKind,
+        /// Well, or what was wrong, for people.
+        outcome: Result<(), String>,
+    },
     /// Fresh figures of running processes.
     Sampled(Vec<Sample>),
     /// Time has come: [`super::Supervisor::next_deadline`] was reached.
@@ -86,6 +97,11 @@ pub enum AppMessage {
     Ready,
     /// The worker will leave by itself (`cluster.worker.disconnect()`).
     Disconnecting,
+    /// The agent is in the process and can drain it.
+    AgentUp,
+    /// The agent finished a drain: no server listens, no request is under way,
+    /// no connection is left that it may touch.
+    Drained(Drained),
     /// `{node_version}`.
     NodeVersion(String),
     /// `axm:monitor`: metrics to merge.
@@ -94,6 +110,20 @@ pub enum AppMessage {
     Action(Value),
     /// `axm:option:configuration`: options to merge.
     Options(Map<String, Value>),
+}
+
+/// What became of the connections of a drained worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Idle ones handed to another worker, unread bytes and all.
+    pub n_moved: u32,
+    /// Ones that ended after their last answer.
+    pub n_finished: u32,
+    /// Ones closed although their client might have gone on: upgraded ones
+    /// closed by policy.
+    pub n_closed: u32,
+    /// Ones still there.
+    pub n_left: u32,
 }
 
 /// Figures of one running process.

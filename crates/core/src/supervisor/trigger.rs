@@ -146,7 +146,7 @@ impl Supervisor {
             AppMessage::Closed { key } => self.on_said(run, now, out, |said| {
                 said.listening.remove(&key);
             }),
-            AppMessage::Disconnecting => {}
+            AppMessage::Disconnecting | AppMessage::AgentUp | AppMessage::Drained(_) => {}
         }
     }
 

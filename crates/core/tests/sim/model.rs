@@ -220,7 +220,7 @@ impl Model {
                     seen.was_asked_again |= due.is_some_and(|at| *at <= now.wall);
                 }
             }
-            Event::TreeGone { .. } | Event::Sampled(_) => {}
+            Event::TreeGone { .. } | Event::Probed { .. } | Event::Sampled(_) => {}
         }
     }
 
@@ -291,7 +291,10 @@ impl Model {
                 self.runs.insert(*run, seen);
             }
             Action::Kill { run, signal, .. } => self.see_kill(*run, *signal, now)?,
-            Action::Signal { run, .. } | Action::AskToShutDown { run } => {
+            Action::Signal { run, .. }
+            | Action::AskToShutDown { run }
+            | Action::Drain { run, .. }
+            | Action::Probe { run, .. } => {
                 self.known(*run)?;
             }
             Action::Detach { run } => self.known(*run)?.is_detached = true,

@@ -1,8 +1,10 @@
 //! What every test of the supervisor needs: its settings and a plain app.
 
 use musher_core::app::description::Defaults;
+use musher_core::app::probe::Probes;
 use musher_core::app::{
-    AppSpec, Balance, ExecMode, Interpreter, LogSpec, ReadyPolicy, RestartPolicy, StopPolicy,
+    AppSpec, Balance, ExecMode, Interpreter, LogSpec, ReadyPolicy, ReloadPolicy, RestartPolicy,
+    StopPolicy,
 };
 use musher_core::exit::Signal;
 use musher_core::supervisor::Settings;
@@ -34,6 +36,9 @@ pub(crate) fn spec(name: &str) -> AppSpec {
         max_memory_bytes: None,
         cron_restart: None,
         balance: Balance::default(),
+        probes: Probes::default(),
+        reload: ReloadPolicy::default(),
+        agent: true,
         autostart: true,
         is_module: false,
         unique_id: String::new(),

@@ -168,6 +168,8 @@ impl Hub {
             }
             Action::AskToShutDown { run } => self.balancer.send(run, b"\"shutdown\"".to_vec()),
             Action::Detach { run } => self.balancer.detach(run),
+            Action::Drain { run, .. } => self.balancer.detach(run),
+            Action::Probe { .. } => {}
             Action::Forget { run } => self.forget(run),
             Action::Slots { app, live } => self.balancer.keep_slots(app, live),
             Action::Emit {
