@@ -125,6 +125,12 @@ class Home:
             return good and [p["pid"] for p in found]
         return until(online, f"{n} processes of {name} online")
 
+    def wait_listening(self, name, n, port):
+        """Waits until each of `n` processes holds a socket that listens there."""
+        pids = self.wait_online(name, n)
+        until(lambda: all(listens(pid, port) for pid in pids), f"{n} processes of {name} listen on {port}")
+        return pids
+
     def daemon(self):
         return int((self.home / "pm2.pid").read_text())
 
@@ -192,6 +198,11 @@ class Load:
         before = self.counts()["ok"]
         until(lambda: self.counts()["ok"] >= before + n, f"{n} answers")
 
+    def asked(self, n):
+        """Waits for `n` further requests, however they end."""
+        before = self.counts()["requests"]
+        until(lambda: self.counts()["requests"] >= before + n, f"{n} requests")
+
     def end(self):
         out, _ = self.child.communicate(timeout=COMMAND_SECONDS)
         return json.loads(out.splitlines()[-1])
@@ -227,6 +238,19 @@ def read_proc(pid, file):
 def is_alive(pid):
     stat = read_proc(pid, "stat").rpartition(b")")[2].split()
     return bool(stat) and stat[0] not in (b"Z", b"X")
+
+
+def listens(pid, port):
+    """Whether a process holds a TCP socket that listens on this port (proc_net_tcp(5))."""
+    inodes = set()
+    for line in (read_proc(pid, "net/tcp") + read_proc(pid, "net/tcp6")).decode().splitlines():
+        words = line.split()
+        if len(words) > 9 and words[3] == "0A" and words[1].endswith(f":{port:04X}"):
+            inodes.add(f"socket:[{words[9]}]")
+    try:
+        return any(os.readlink(f"/proc/{pid}/fd/{fd}") in inodes for fd in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False
 
 
 def until(condition, what, seconds=WAIT_SECONDS, pause=0.01):
