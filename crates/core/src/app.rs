@@ -75,6 +75,8 @@ pub struct AppSpec {
     pub reload: ReloadPolicy,
     /// Whether the agent is preloaded into Node.
     pub agent: bool,
+    /// Where to run instead of `cwd` and `script`: a release gone back to.
+    pub release: Option<Place>,
     /// False only registers the app as stopped.
     pub autostart: bool,
     /// True for a PM2 module: left out of `all` and of dumps.
@@ -172,6 +174,15 @@ pub struct ReadyPolicy {
     pub wait_ready: bool,
     /// How long to wait for it. Default 3000 ms.
     pub listen_timeout: Millis,
+}
+
+/// Where a release really is: symbolic links resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Working directory.
+    pub cwd: String,
+    /// Script or executable.
+    pub script: String,
 }
 
 /// How a run is replaced by another: the attribute `reload`.

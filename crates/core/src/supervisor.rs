@@ -7,27 +7,33 @@
 
 pub mod action;
 pub mod event;
+pub mod health;
 pub mod instances;
 pub mod ladder;
 pub mod lifecycle;
 pub mod plan;
 pub mod process;
+pub mod record;
 pub mod reload;
 pub mod replies;
 pub mod request;
 mod requests;
 pub mod restart;
 pub mod restore;
+pub mod revision;
+pub mod roll;
 pub mod run;
 mod trigger;
 
 pub use action::{Action, AppKey, Channel, Output, ProcessEvent, SpawnPlan};
 pub use event::{AppMessage, Drained, Event, Sample, SpawnFailure};
 pub use process::{Process, Want};
+pub use record::{ExitRecord, Record};
 pub use request::{Changes, Reply, Request, RequestError};
+pub use roll::{Outcome, Part, Receipt, RollTo};
 
 use crate::app::description::Defaults;
-use crate::id::{Incarnation, PmId};
+use crate::id::{Incarnation, PmId, RequestId};
 use crate::time::{Millis, Mono, Now, Wall};
 use crate::view::ProcessView;
 use lifecycle::Ctx;
@@ -83,6 +89,7 @@ pub struct Supervisor {
     next_pm_id: u32,
     ids: Ids,
     requests: Requests,
+    rolls: BTreeMap<RequestId, roll::Roll>,
     changed: BTreeSet<PmId>,
     stage: Stage,
 }
@@ -112,6 +119,7 @@ impl Supervisor {
             next_pm_id: 0,
             ids: Ids::default(),
             requests: Requests::default(),
+            rolls: BTreeMap::new(),
             changed: BTreeSet::new(),
             stage: Stage::Serving,
         }
@@ -123,12 +131,17 @@ impl Supervisor {
     pub fn step(&mut self, event: Event, now: Now, out: &mut Vec<Action>) {
         match event {
             Event::Request(id, request) => self.on_request(id, request, now, out),
-            Event::Abandoned(id) => self.requests.abandon(id),
-            Event::Spawned { run, pid, version } => self.with_run(run, now, out, |p, ctx| {
+            Event::Abandoned(id) => self.abandon(id),
+            Event::Spawned {
+                run,
+                pid,
+                version,
+                place,
+            } => self.with_run(run, now, out, |p, ctx| {
                 if let Some(facts) = p.facts_mut(run) {
                     facts.version = version;
                 }
-                lifecycle::on_spawned(p, run, pid, ctx);
+                lifecycle::on_spawned(p, run, pid, place, ctx);
             }),
             Event::SpawnFailed { run, reason, kind } => self.with_run(run, now, out, |p, ctx| {
                 lifecycle::on_spawn_failed(p, run, &reason, kind, ctx);
@@ -140,11 +153,14 @@ impl Supervisor {
                 self.with_run(run, now, out, |p, _| lifecycle::on_tree_gone(p, run));
             }
             Event::Message { run, message } => self.on_message(run, message, now, out),
-            Event::Probed { .. } => {}
+            Event::Probed { run, kind, outcome } => self.with_run(run, now, out, |p, ctx| {
+                trigger::on_probed(p, run, kind, outcome, ctx);
+            }),
             Event::Sampled(samples) => self.on_samples(&samples, now, out),
             Event::Deadline => self.on_deadline(now, out),
             Event::Shutdown => self.on_shutdown(now, out),
         }
+        self.advance_rolls(now, out);
         self.persist(out);
         if self.stage == Stage::Exiting && self.processes.is_empty() {
             self.stage = Stage::Over;
@@ -195,7 +211,7 @@ impl Supervisor {
 
     /// Returns how many requests wait for an answer.
     pub fn n_open_requests(&self) -> usize {
-        self.requests.len()
+        self.requests.len() + self.n_awaited_rolls()
     }
 
     /// Returns the highest run id used so far.
@@ -327,6 +343,7 @@ impl Supervisor {
                 requests::supersede(p, process::Goal::Deleted, ctx);
                 p.want = Want::Gone;
                 p.rest = process::Rest::Stopped;
+                requests::hasten(p, ctx);
             });
         }
     }

@@ -17,5 +17,6 @@ pub mod dump;
 pub mod inspect;
 pub mod node_ipc;
 pub mod pm2_env;
+pub mod receipt;
 pub mod rpc;
 pub mod state;

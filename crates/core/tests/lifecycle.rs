@@ -73,7 +73,9 @@ fn word(action: &Action) -> Option<String> {
         Action::Reply(id, Ok(Reply::Done)) => format!("reply {id} done"),
         Action::Reply(id, Err(error)) => format!("refuse {id} {error}"),
         Action::Exit => "exit".to_owned(),
-        Action::Log(_) | Action::Persist(_) => return None,
+        Action::TakeTraffic { run, on } => format!("traffic {run} {on}"),
+        Action::Reply(id, Ok(Reply::Rolled(_))) => format!("reply {id} rolled"),
+        Action::Log(_) | Action::Persist(_) | Action::Record(_) => return None,
     })
 }
 
@@ -125,6 +127,7 @@ impl Story {
             run: Incarnation(run),
             pid: 1000 + u32::try_from(run).unwrap(),
             version: None,
+            place: None,
         };
         self.on(event, expected);
     }

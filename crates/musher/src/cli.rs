@@ -16,6 +16,7 @@ mod process;
 mod roll;
 mod source;
 mod table;
+mod transaction;
 mod typed;
 mod units;
 mod verbs;

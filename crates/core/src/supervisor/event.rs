@@ -1,6 +1,7 @@
 //! Everything that can happen.
 
 use super::request::Request;
+use crate::app::Place;
 use crate::app::probe::ProbeKind;
 use crate::exit::ExitStatus;
 use crate::id::{Incarnation, RequestId};
@@ -21,6 +22,8 @@ pub enum Event {
         pid: u32,
         /// `version` of the nearest package.json.
         version: Option<String>,
+        /// Where directory and script really are.
+        place: Option<Place>,
     },
     /// A run could not be started; no process is left of it.
     SpawnFailed {

@@ -3,7 +3,7 @@
 use super::action::{Channel, Output, SpawnPlan};
 use super::process::Process;
 use crate::app::env::{RunFacts, child_env};
-use crate::app::{ExecMode, Interpreter};
+use crate::app::{AppSpec, ExecMode, Interpreter};
 use crate::time::Now;
 
 /// Returns the plan of the next run of a slot.
@@ -40,7 +40,10 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
         program,
         args,
         env: child_env(spec, &facts),
-        cwd: spec.cwd.clone(),
+        cwd: match &spec.release {
+            Some(place) => place.cwd.clone(),
+            None => spec.cwd.clone(),
+        },
         run_as: spec.run_as,
         channel: match spec.mode {
             ExecMode::Fork => Channel::Fork,
@@ -55,17 +58,24 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
             date_format: spec.logs.date_format.clone(),
         },
         pid_path: view.pid_path(),
-        script: spec.script.clone(),
+        script: script(spec).to_owned(),
     }
+}
+
+/// Returns the script of the release in force.
+fn script(spec: &AppSpec) -> &str {
+    spec.release
+        .as_ref()
+        .map_or(&spec.script, |place| &place.script)
 }
 
 fn command_line(process: &Process) -> (String, Vec<String>) {
     let spec = &process.spec;
     match &spec.interpreter {
-        Interpreter::None => (spec.script.clone(), spec.args.clone()),
+        Interpreter::None => (script(spec).to_owned(), spec.args.clone()),
         Interpreter::Program(program) => {
             let mut args = spec.interpreter_args.clone();
-            args.push(spec.script.clone());
+            args.push(script(spec).to_owned());
             args.extend(spec.args.iter().cloned());
             (program.clone(), args)
         }

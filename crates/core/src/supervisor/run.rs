@@ -1,6 +1,7 @@
 //! The life of one pid: phases that only go forward.
 
-use crate::app::AppSpec;
+use super::health::Health;
+use crate::app::{AppSpec, Place};
 use crate::exit::ExitStatus;
 use crate::id::Incarnation;
 use crate::time::Mono;
@@ -18,8 +19,12 @@ pub struct Run {
     pub pid: Option<u32>,
     /// When it was spawned.
     pub started: Mono,
+    /// Where its directory and script really were when it was executed.
+    pub place: Option<Place>,
     /// What it said so far.
     pub said: Said,
+    /// What its probes told so far.
+    pub health: Health,
     /// Where it is in its life.
     pub phase: Phase,
 }
@@ -31,6 +36,8 @@ pub struct Said {
     pub online: bool,
     /// The string `"ready"` arrived.
     pub ready: bool,
+    /// The agent is in it.
+    pub agent: bool,
     /// Keys of the servers that listen; what the app closed is taken out.
     pub listening: BTreeSet<String>,
 }
@@ -68,6 +75,11 @@ pub struct Stopping {
 /// Rungs of the stop ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rung {
+    /// It finishes what it accepted; nobody has asked it to end.
+    Draining {
+        /// When it is asked.
+        ask_at: Mono,
+    },
     /// Asked by message or signal.
     Asked {
         /// When SIGKILL follows.
@@ -102,7 +114,9 @@ impl Run {
             spec,
             pid: None,
             started: now,
+            place: None,
             said: Said::default(),
+            health: Health::default(),
             phase: Phase::Spawning,
         }
     }
@@ -113,6 +127,11 @@ impl Run {
             Phase::Stopping(stopping) => stopping.exited.is_some() && stopping.tree_gone,
             Phase::Spawning | Phase::Launching { .. } | Phase::Online { .. } => false,
         }
+    }
+
+    /// Returns whether the run was executed and nobody ends it.
+    pub const fn is_executed(&self) -> bool {
+        matches!(self.phase, Phase::Launching { .. } | Phase::Online { .. })
     }
 
     /// Returns whether the run is ready and nobody ends it.
@@ -126,11 +145,16 @@ impl Run {
     }
 
     /// Returns when this run needs attention next.
-    pub const fn deadline(&self) -> Option<Mono> {
+    pub fn deadline(&self) -> Option<Mono> {
         match &self.phase {
-            Phase::Spawning | Phase::Online { .. } => None,
-            Phase::Launching { ready_by } => Some(*ready_by),
+            Phase::Spawning => None,
+            Phase::Online { .. } => self.health.deadline(),
+            Phase::Launching { ready_by } => {
+                let question = self.health.deadline();
+                Some(question.map_or(*ready_by, |at| at.min(*ready_by)))
+            }
             Phase::Stopping(stopping) => match stopping.rung {
+                Rung::Draining { ask_at } => Some(ask_at),
                 Rung::Asked { kill_at } => Some(kill_at),
                 Rung::Killed { give_up_at } => Some(give_up_at),
                 Rung::Stuck => None,

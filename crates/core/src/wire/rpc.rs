@@ -66,6 +66,14 @@ pub const METHODS: &[Method] = &[
     method("reloadLogs", &["opts", "cb"]),
 ];
 
+/// musher's own methods, which the list for PM2's clients leaves out.
+pub const OWN_METHODS: &[&str] = &[
+    "musherReload",
+    "musherRollback",
+    "musherRetire",
+    "musherHistory",
+];
+
 /// Turns PM2's bag of attributes into an app: `app::description`, with the
 /// defaults of the daemon.
 pub type Describe<'a> = &'a dyn Fn(&Map<String, Value>) -> Result<AppSpec, String>;
@@ -119,6 +127,13 @@ pub enum Call {
         id: PmId,
         /// Without its newline.
         line: String,
+    },
+    /// Answered with entries of the history, the newest last.
+    History {
+        /// Of this app; of all without.
+        name: Option<String>,
+        /// At most this many.
+        limit: u32,
     },
     /// Every log file is opened again. Answered `{}`.
     ReloadLogs,

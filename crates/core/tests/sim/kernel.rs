@@ -209,7 +209,12 @@ impl Kernel {
             Event::SpawnFailed { run, reason, kind }
         } else {
             let (pid, version) = (fake.pid, Some(run.to_string()));
-            Event::Spawned { run, pid, version }
+            Event::Spawned {
+                run,
+                pid,
+                version,
+                place: None,
+            }
         };
         self.fakes.insert(run, fake);
         self.queue.push((told, Pending::Deliver(answer)));

@@ -167,11 +167,12 @@ pub(crate) fn target(request: &Request) -> Option<PmId> {
         | Request::Restart(id, _)
         | Request::Reload(id, _)
         | Request::Delete(id)
+        | Request::Retire(id)
         | Request::Duplicate(id)
         | Request::ResetMeta(id)
         | Request::Signal(id, _)
         | Request::SetMonitored(id, _) => Some(*id),
-        Request::Start { .. } | Request::PrepareShutdown => None,
+        Request::Start { .. } | Request::Roll { .. } | Request::PrepareShutdown => None,
     }
 }
 
@@ -293,6 +294,7 @@ impl Model {
             Action::Kill { run, signal, .. } => self.see_kill(*run, *signal, now)?,
             Action::Signal { run, .. }
             | Action::AskToShutDown { run }
+            | Action::TakeTraffic { run, .. }
             | Action::Drain { run, .. }
             | Action::Probe { run, .. } => {
                 self.known(*run)?;
@@ -336,7 +338,7 @@ impl Model {
                 }
             }
             Action::Exit => self.n_exits += 1,
-            Action::Log(_) => {}
+            Action::Log(_) | Action::Record(_) => {}
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ pub(crate) fn spec(name: &str) -> AppSpec {
         probes: Probes::default(),
         reload: ReloadPolicy::default(),
         agent: true,
+        release: None,
         autostart: true,
         is_module: false,
         unique_id: String::new(),

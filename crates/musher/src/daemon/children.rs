@@ -6,6 +6,7 @@
 
 use super::readable::readable;
 use super::tree::{Ending, Scope, wait, wait_by_looking};
+use musher_core::app::Place;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
 use musher_core::supervisor::{Channel, Event, SpawnFailure, SpawnPlan};
@@ -294,6 +295,7 @@ impl Life {
                     run: self.run,
                     pid: self.pid,
                     version,
+                    place: place(&plan),
                 }
             }
             ExecOutcome::Failed { step, errno } => {
@@ -314,6 +316,19 @@ impl Life {
             });
         }
     }
+}
+
+/// Returns where a run really is: symbolic links resolved. `None` if the
+/// directory is gone already.
+fn place(plan: &SpawnPlan) -> Option<Place> {
+    let real = |path: &str| {
+        let path = std::fs::canonicalize(path).ok()?;
+        Some(path.to_str()?.to_owned())
+    };
+    Some(Place {
+        cwd: real(&plan.cwd)?,
+        script: real(&plan.script)?,
+    })
 }
 
 async fn wait_shared(pidfd: &Rc<OwnedFd>) {

@@ -14,18 +14,20 @@ use super::persist;
 use super::rpc::ReplyTo;
 use super::sample::Sampler;
 use super::store::Store;
+use super::store::history::Entry;
 use super::tree::Scope;
 use crate::files::{Durability, replace};
 use crate::keeper::client::KeeperClient;
 use crate::paths::Paths;
 use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::log::Stream;
-use musher_core::supervisor::{Action, Event, Reply, RequestError, SpawnPlan, Supervisor};
+use musher_core::supervisor::{Action, Event, Record, Reply, RequestError, SpawnPlan, Supervisor};
 use musher_core::time::Now;
 use musher_core::wire::bus as payload;
+use musher_core::wire::receipt;
 use musher_core::wire::rpc::Answer;
 use serde_json::Value;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -183,6 +185,8 @@ impl Hub {
                     self.bus.publish("process:event", &event);
                 }
             }
+            Action::TakeTraffic { .. } => {}
+            Action::Record(record) => self.record(&record, now),
             Action::Log(line) => self.log(&line, now),
             Action::Persist(pm_id) => self.persist(pm_id, now),
             Action::Erase(pm_id) => self.store.erase(pm_id.0),
@@ -313,6 +317,29 @@ impl Hub {
             .save(pm_id.0, saved.encode(), self.supervisor.last_run().0);
     }
 
+    /// Keeps a record in the history: an exit under its app, a reload under
+    /// each app it was about.
+    fn record(&self, record: &Record, now: Now) {
+        match record {
+            Record::Exit(exit) => self.store.record(Entry {
+                app: exit.app.name.clone(),
+                at: now.wall.0,
+                json: receipt::exit(exit, now.wall).to_string(),
+            }),
+            Record::Reload(rolled) => {
+                let json = receipt::receipt(rolled).to_string();
+                let apps: BTreeSet<&str> = rolled.parts.iter().map(|p| &*p.app.name).collect();
+                for app in apps {
+                    self.store.record(Entry {
+                        app: app.to_owned(),
+                        at: rolled.began.0,
+                        json: json.clone(),
+                    });
+                }
+            }
+        }
+    }
+
     fn reply(&mut self, id: RequestId, outcome: &Result<Reply, RequestError>, now: Now) {
         let Some((answer, reply)) = self.waiting.remove(&id) else {
             return;
@@ -324,6 +351,7 @@ impl Hub {
             | Answer::Stopped
             | Answer::SoftReloaded(_)
             | Answer::Monitored(_)
+            | Answer::Rolled
             | Answer::Nothing => Vec::new(),
         };
         self.answers.push((reply, answer.body(outcome, &all)));

@@ -48,6 +48,7 @@ pub(crate) fn spec() -> AppSpec {
         probes: crate::app::probe::Probes::default(),
         reload: crate::app::ReloadPolicy::default(),
         agent: true,
+        release: None,
         autostart: true,
         is_module: false,
         unique_id: "5c1c".into(),
