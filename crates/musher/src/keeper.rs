@@ -115,6 +115,9 @@ enum Daemon {
 impl Keeper {
     fn begin(args: KeeperArgs) -> io::Result<Option<Keeper>> {
         signals::ignore_sigpipe();
+        // An app may have started it; it does not end with that app.
+        musher_os::cgroup::leave_run_group();
+        musher_os::oom::prefer_apps();
         let signals = signals::block_and_read(&[SIGCHLD, Signal::TERM, Signal::INT, SIGHUP])?;
         signals::become_subreaper()?;
         let mut args = args;

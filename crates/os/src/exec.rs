@@ -8,10 +8,11 @@
 //! outlive their manager.
 
 use std::ffi::CString;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use libc::{c_char, c_int};
 
+use crate::oom;
 use crate::spawn::Step;
 
 /// First descriptor number that is not one of the child's own.
@@ -36,6 +37,17 @@ pub(crate) struct Image {
     shell_argv: Pointers,
     envp: Pointers,
     credentials: Option<Credentials>,
+    surroundings: Surroundings,
+}
+
+/// Where the kernel files the process. All of it is best effort: a program
+/// that runs in the wrong group is better than none.
+#[derive(Default)]
+pub(crate) struct Surroundings {
+    /// The open `cgroup.procs` of its group.
+    pub(crate) entrance: Option<OwnedFd>,
+    /// Its text for `oom_score_adj`.
+    pub(crate) oom_score: Option<String>,
 }
 
 /// User, group and supplementary groups, as numbers.
@@ -89,6 +101,15 @@ impl Image {
             shell_argv: Pointers::new(shell),
             envp: Pointers::new(env),
             credentials,
+            surroundings: Surroundings::default(),
+        }
+    }
+
+    /// Says where the kernel is to file the process.
+    pub(crate) fn filed(self, surroundings: Surroundings) -> Image {
+        Image {
+            surroundings,
+            ..self
         }
     }
 }
@@ -127,6 +148,8 @@ unsafe fn run_script(
     // SAFETY: all of these are plain system calls on values prepared before
     // the fork; none allocates or takes a lock (signal-safety(7)).
     unsafe {
+        // First, so that whatever it becomes and starts is in there.
+        enter(&image.surroundings);
         check(Step::Setsid, libc::setsid())?;
         reset_signals();
         place_descriptors(fds)?;
@@ -150,6 +173,25 @@ unsafe fn run_script(
             );
         }
         Err((Step::Exec, errno()))
+    }
+}
+
+/// # Safety
+/// As [`become_image`].
+unsafe fn enter(surroundings: &Surroundings) {
+    // SAFETY: open, write and close of prepared bytes; descriptors of this
+    // child's own table.
+    unsafe {
+        if let Some(entrance) = &surroundings.entrance {
+            // 0 is the writing process (cgroups(7)).
+            libc::write(entrance.as_raw_fd(), c"0".as_ptr().cast(), 1);
+        }
+        if let Some(score) = &surroundings.oom_score {
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let file = libc::open(oom::OWN_FILE.as_ptr(), flags);
+            libc::write(file, score.as_ptr().cast(), score.len());
+            libc::close(file);
+        }
     }
 }
 

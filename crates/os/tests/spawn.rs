@@ -257,7 +257,7 @@ fn without_descriptors_the_pipe_step_fails_with_emfile() {
     while let Ok(fd) = fd::dev_null() {
         held.push(fd);
     }
-    let error = musher_os::spawn::spawn(&plan(&["true"]), &[], stdio).unwrap_err();
+    let error = musher_os::spawn::spawn(&plan(&["true"]), &[], None, stdio).unwrap_err();
     assert_eq!((error.step, error.errno), (Step::Pipe, libc::EMFILE));
     assert_eq!(
         error.to_string(),
@@ -298,7 +298,7 @@ fn sources_among_the_first_four_numbers_do_not_collide() {
         stdin: fd::dev_null().unwrap(),
     };
     let script = "echo one; echo two >&2; echo three >&3";
-    let spawned = musher_os::spawn::spawn(&plan(&["sh", "-c", script]), &[], stdio).unwrap();
+    let spawned = musher_os::spawn::spawn(&plan(&["sh", "-c", script]), &[], None, stdio).unwrap();
     assert_eq!(read_line(&out_read), "one");
     assert_eq!(read_line(&err_read), "two");
     assert_eq!(read_line(&channel_read), "three");

@@ -100,6 +100,7 @@ impl World {
                 color_out: false,
                 color_err: false,
                 silent: false,
+                data_only: false,
                 width: None,
             },
             parsed: Parsed::default(),

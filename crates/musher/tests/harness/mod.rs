@@ -310,6 +310,14 @@ pub fn is_alive(pid: i64) -> bool {
         .is_some_and(|rest| !rest.starts_with('Z') && !rest.starts_with('X'))
 }
 
+/// Returns the parent of a process.
+pub fn parent(pid: i64) -> i64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let after_name = stat.rsplit(") ").next().expect("fields");
+    let ppid = after_name.split(' ').nth(1).expect("a parent");
+    ppid.parse().expect("a pid")
+}
+
 /// Sends a signal by name with kill(1).
 pub fn kill(pid: i64, signal: &str) {
     let status = Command::new("kill")

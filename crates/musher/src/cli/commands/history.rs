@@ -54,17 +54,22 @@ pub(in crate::cli) fn why(ctx: &mut Context) -> Outcome {
         let reason = process.reason().unwrap_or("no reason noted");
         ctx.console
             .line(&format!("{name} ({id}) is {}: {reason}", process.status()));
-        let ended = entries
+        let mut ends = entries
             .iter()
             .rev()
-            .find(|entry| entry["kind"] == "exit" && entry["pm_id"] == id.0);
-        match ended {
-            Some(entry) => {
-                for line in lines(entry) {
-                    ctx.console.line(&format!("  last end: {line}"));
-                }
+            .filter(|entry| entry["kind"] == "exit" && entry["pm_id"] == id.0);
+        let last = ends.clone().next();
+        match (ends.find(|entry| entry["asked"] != true), last) {
+            (Some(unasked), _) => {
+                let line = lines(unasked).concat();
+                ctx.console.line(&format!("  last end of its own: {line}"));
             }
-            None => ctx.console.line("  it has never ended here"),
+            (None, Some(asked)) => {
+                let line = lines(asked).concat();
+                ctx.console
+                    .line(&format!("  it ended only when asked: {line}"));
+            }
+            (None, None) => ctx.console.line("  no run of it has ended yet"),
         }
         if let Some(path) = process.text("pm_err_log_path") {
             ctx.console.line(&format!("  its stderr: {path}"));
@@ -134,8 +139,10 @@ fn one(part: &Value) -> String {
         part["outcome"].as_str().unwrap_or("")
     );
     let pids = (part["old_pid"].as_u64(), part["new_pid"].as_u64());
-    if let (Some(old), Some(new)) = pids {
-        line.push_str(&format!(", pid {old} → {new}"));
+    match pids {
+        (Some(old), Some(new)) if old != new => line.push_str(&format!(", pid {old} → {new}")),
+        (_, Some(pid)) => line.push_str(&format!(", pid {pid}")),
+        (_, None) => {}
     }
     for (key, words) in [
         ("revision", "revision"),

@@ -7,6 +7,7 @@ use crate::cli::verbs::Outcome;
 /// Reloads the target with the release it came from.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     let target = ctx.parsed.operands[0].clone();
+    ctx.console.data_only = ctx.parsed.has("json");
     let list = ctx.full_list()?;
     let ids = ctx.select(&list, &target)?;
     transaction::carry_out(ctx, &list, &ids, "musherRollback", None)?;

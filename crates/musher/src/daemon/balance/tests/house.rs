@@ -104,7 +104,7 @@ impl House {
             stderr: output.into(),
             channel: Some(theirs),
         };
-        let process = spawn(&self.plan(run, slot), &[], stdio).unwrap();
+        let process = spawn(&self.plan(run, slot), &[], None, stdio).unwrap();
         let channel = fd::dup(&ours).unwrap();
         self.balancer().add(self.child(run, slot, ours));
         self.children.insert(
