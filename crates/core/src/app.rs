@@ -6,6 +6,7 @@
 //! on. [`description`] turns one into the other and is the only place that
 //! does. Nothing here touches the file system: paths are already absolute.
 
+pub mod agent;
 pub mod attributes;
 pub mod description;
 pub mod env;
@@ -79,6 +80,8 @@ pub struct AppSpec {
     pub listen: Vec<ListenSpec>,
     /// Whether the agent is preloaded into Node.
     pub agent: bool,
+    /// Where to run instead of `cwd` and `script`: a release gone back to.
+    pub release: Option<Place>,
     /// False only registers the app as stopped.
     pub autostart: bool,
     /// True for a PM2 module: left out of `all` and of dumps.
@@ -176,6 +179,15 @@ pub struct ReadyPolicy {
     pub wait_ready: bool,
     /// How long to wait for it. Default 3000 ms.
     pub listen_timeout: Millis,
+}
+
+/// Where a release really is: symbolic links resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Working directory.
+    pub cwd: String,
+    /// Script or executable.
+    pub script: String,
 }
 
 /// How a run is replaced by another: the attribute `reload`.

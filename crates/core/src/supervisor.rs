@@ -7,27 +7,34 @@
 
 pub mod action;
 pub mod event;
+pub mod health;
 pub mod instances;
 pub mod ladder;
 pub mod lifecycle;
 pub mod plan;
 pub mod process;
+pub mod record;
 pub mod reload;
 pub mod replies;
 pub mod request;
 mod requests;
 pub mod restart;
 pub mod restore;
+pub mod revision;
+pub mod roll;
 pub mod run;
 mod trigger;
 
 pub use action::{Action, AppKey, Channel, Output, ProcessEvent, SpawnPlan};
-pub use event::{AppMessage, Drained, Event, Sample, SpawnFailure};
+pub use event::{AppMessage, Drained, Event, Oom, Sample, SpawnFailure};
 pub use process::{Process, Want};
+pub use record::{ExitRecord, Record};
 pub use request::{Changes, Reply, Request, RequestError};
+pub use roll::{Outcome, Part, Receipt, RollTo};
 
+use crate::app::agent::Agent;
 use crate::app::description::Defaults;
-use crate::id::{Incarnation, PmId};
+use crate::id::{Incarnation, PmId, RequestId};
 use crate::time::{Millis, Mono, Now, Wall};
 use crate::view::ProcessView;
 use lifecycle::Ctx;
@@ -53,6 +60,9 @@ pub struct Settings {
     pub max_processes: u32,
     /// Daemon-wide defaults of app attributes.
     pub defaults: Defaults,
+    /// The script that Node apps are started with; without one they are
+    /// started as they are.
+    pub agent: Option<Agent>,
 }
 
 /// Identities and who owns them.
@@ -83,6 +93,7 @@ pub struct Supervisor {
     next_pm_id: u32,
     ids: Ids,
     requests: Requests,
+    rolls: BTreeMap<RequestId, roll::Roll>,
     changed: BTreeSet<PmId>,
     stage: Stage,
 }
@@ -112,6 +123,7 @@ impl Supervisor {
             next_pm_id: 0,
             ids: Ids::default(),
             requests: Requests::default(),
+            rolls: BTreeMap::new(),
             changed: BTreeSet::new(),
             stage: Stage::Serving,
         }
@@ -123,15 +135,26 @@ impl Supervisor {
     pub fn step(&mut self, event: Event, now: Now, out: &mut Vec<Action>) {
         match event {
             Event::Request(id, request) => self.on_request(id, request, now, out),
-            Event::Abandoned(id) => self.requests.abandon(id),
-            Event::Spawned { run, pid, version } => self.with_run(run, now, out, |p, ctx| {
+            Event::Abandoned(id) => self.abandon(id),
+            Event::Spawned {
+                run,
+                pid,
+                version,
+                place,
+            } => self.with_run(run, now, out, |p, ctx| {
                 if let Some(facts) = p.facts_mut(run) {
                     facts.version = version;
                 }
-                lifecycle::on_spawned(p, run, pid, ctx);
+                lifecycle::on_spawned(p, run, pid, place, ctx);
             }),
             Event::SpawnFailed { run, reason, kind } => self.with_run(run, now, out, |p, ctx| {
                 lifecycle::on_spawn_failed(p, run, &reason, kind, ctx);
+            }),
+            Event::Died { run, oom } => self.with_run(run, now, out, |p, ctx| {
+                if let Some(run) = p.run_mut(run) {
+                    let at = ctx.now.mono;
+                    run.died.get_or_insert(run::Died { at, oom });
+                }
             }),
             Event::Exited { run, status } => self.with_run(run, now, out, |p, ctx| {
                 lifecycle::on_exited(p, run, status, ctx);
@@ -140,11 +163,14 @@ impl Supervisor {
                 self.with_run(run, now, out, |p, _| lifecycle::on_tree_gone(p, run));
             }
             Event::Message { run, message } => self.on_message(run, message, now, out),
-            Event::Probed { .. } => {}
+            Event::Probed { run, kind, outcome } => self.with_run(run, now, out, |p, ctx| {
+                trigger::on_probed(p, run, kind, outcome, ctx);
+            }),
             Event::Sampled(samples) => self.on_samples(&samples, now, out),
             Event::Deadline => self.on_deadline(now, out),
             Event::Shutdown => self.on_shutdown(now, out),
         }
+        self.advance_rolls(now, out);
         self.persist(out);
         if self.stage == Stage::Exiting && self.processes.is_empty() {
             self.stage = Stage::Over;
@@ -195,7 +221,7 @@ impl Supervisor {
 
     /// Returns how many requests wait for an answer.
     pub fn n_open_requests(&self) -> usize {
-        self.requests.len()
+        self.requests.len() + self.n_awaited_rolls()
     }
 
     /// Returns the highest run id used so far.
@@ -234,6 +260,7 @@ impl Supervisor {
             out,
             ids: &mut self.ids,
             requests: &mut self.requests,
+            agent: self.settings.agent.as_ref(),
             ending,
         };
         change(process, &mut ctx);
@@ -265,6 +292,7 @@ impl Supervisor {
             out,
             ids: &mut self.ids,
             requests: &mut self.requests,
+            agent: self.settings.agent.as_ref(),
             ending: self.stage != Stage::Serving,
         };
         ctx.out.push(Action::Erase(id));
@@ -327,6 +355,7 @@ impl Supervisor {
                 requests::supersede(p, process::Goal::Deleted, ctx);
                 p.want = Want::Gone;
                 p.rest = process::Rest::Stopped;
+                requests::hasten(p, ctx);
             });
         }
     }

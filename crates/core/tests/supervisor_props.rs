@@ -68,6 +68,7 @@ fn event(n: u64, kind: u8, which: u8) -> Event {
             run,
             pid: u32::from(which) + 100,
             version: None,
+            place: None,
         },
         10..=13 => Event::Message {
             run,

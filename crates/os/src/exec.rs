@@ -9,11 +9,12 @@
 
 use std::cell::Cell;
 use std::ffi::CString;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use libc::{c_char, c_int};
 use musher_core::app::listen::MAX_LISTEN;
 
+use crate::oom;
 use crate::spawn::Step;
 
 /// Most descriptors of a child: standard input, output and error, the sockets
@@ -43,6 +44,17 @@ pub(crate) struct Image {
     envp: Pointers,
     credentials: Option<Credentials>,
     listen_pid: Option<ListenPid>,
+    surroundings: Surroundings,
+}
+
+/// Where the kernel files the process. All of it is best effort: a program
+/// that runs in the wrong group is better than none.
+#[derive(Default)]
+pub(crate) struct Surroundings {
+    /// The open `cgroup.procs` of its group.
+    pub(crate) entrance: Option<OwnedFd>,
+    /// Its text for `oom_score_adj`.
+    pub(crate) oom_score: Option<String>,
 }
 
 /// User, group and supplementary groups, as numbers.
@@ -147,6 +159,15 @@ impl Image {
             envp: Pointers::new(env),
             credentials,
             listen_pid: None,
+            surroundings: Surroundings::default(),
+        }
+    }
+
+    /// Says where the kernel is to file the process.
+    pub(crate) fn filed(self, surroundings: Surroundings) -> Image {
+        Image {
+            surroundings,
+            ..self
         }
     }
 
@@ -195,6 +216,8 @@ unsafe fn run_script(
     // SAFETY: all of these are plain system calls on values prepared before
     // the fork; none allocates or takes a lock (signal-safety(7)).
     unsafe {
+        // First, so that whatever it becomes and starts is in there.
+        enter(&image.surroundings);
         check(Step::Setsid, libc::setsid())?;
         reset_signals();
         place_descriptors(fds)?;
@@ -221,6 +244,25 @@ unsafe fn run_script(
             );
         }
         Err((Step::Exec, errno()))
+    }
+}
+
+/// # Safety
+/// As [`become_image`].
+unsafe fn enter(surroundings: &Surroundings) {
+    // SAFETY: open, write and close of prepared bytes; descriptors of this
+    // child's own table.
+    unsafe {
+        if let Some(entrance) = &surroundings.entrance {
+            // 0 is the writing process (cgroups(7)).
+            libc::write(entrance.as_raw_fd(), c"0".as_ptr().cast(), 1);
+        }
+        if let Some(score) = &surroundings.oom_score {
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let file = libc::open(oom::OWN_FILE.as_ptr(), flags);
+            libc::write(file, score.as_ptr().cast(), score.len());
+            libc::close(file);
+        }
     }
 }
 

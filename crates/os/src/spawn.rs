@@ -18,9 +18,10 @@ use musher_core::supervisor::SpawnPlan;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::exec::{self, ChildFds, Credentials, Image};
+use crate::cgroup::RunGroup;
+use crate::exec::{self, ChildFds, Credentials, Image, Surroundings};
 use crate::program::resolve_program;
-use crate::{proc_stat, reap, user};
+use crate::{kill, oom, proc_stat, reap, user};
 
 /// The child's ends of its descriptors; closed in the parent by the spawn.
 #[derive(Debug)]
@@ -100,7 +101,8 @@ pub enum ExecOutcome {
     },
 }
 
-/// Starts a plan. Values of `env_extra` win over the plan's.
+/// Starts a plan, in a group of its own if there is one. Values of `env_extra`
+/// win over the plan's.
 ///
 /// Blocks for a fork only, never for exec. The child leads its own session,
 /// has default signal dispositions and an empty mask, and inherits nothing but
@@ -112,9 +114,10 @@ pub enum ExecOutcome {
 pub fn spawn(
     plan: &SpawnPlan,
     env_extra: &[(String, String)],
+    group: Option<&RunGroup>,
     stdio: Stdio,
 ) -> Result<Spawned, SpawnError> {
-    spawn_listening(plan, env_extra, stdio, &[])
+    spawn_listening(plan, env_extra, group, &[], stdio)
 }
 
 /// As [`spawn`], with the sockets of the plan's `listen`, in its order: they
@@ -126,21 +129,27 @@ pub fn spawn(
 pub fn spawn_listening(
     plan: &SpawnPlan,
     env_extra: &[(String, String)],
-    stdio: Stdio,
+    group: Option<&RunGroup>,
     listen: &[BorrowedFd<'_>],
+    stdio: Stdio,
 ) -> Result<Spawned, SpawnError> {
-    let mut image = image_of(plan, env_extra)?;
     if listen.len() != plan.listen.len() || listen.len() > MAX_LISTEN {
         return Err(SpawnError::new(Step::Dup, libc::EINVAL, &plan.program));
     }
+    let surroundings = Surroundings {
+        // A group that cannot be entered is not worth an app.
+        entrance: group.and_then(|group| group.entrance().ok()),
+        oom_score: oom::score_of_apps(),
+    };
+    let mut image = image_of(plan, env_extra)?.filed(surroundings);
     if !listen.is_empty() {
         image = image.telling_its_pid();
     }
     start(&image, stdio, listen, &plan.program)
 }
 
-/// Starts a program of musher's own with the caller's environment, in
-/// directory `cwd`; `argv[0]` is a path. Otherwise as [`spawn`].
+/// Starts a program of musher's own with the caller's environment but the mark
+/// of a run ([`kill::MARK`]), in directory `cwd`; `argv[0]` is a path. Otherwise as [`spawn`].
 ///
 /// # Errors
 /// As [`spawn`].
@@ -277,11 +286,17 @@ pub(crate) fn image_with_own_env(
             "an empty command",
         ));
     };
+    let surroundings = Surroundings {
+        entrance: None,
+        oom_score: oom::score_of_own_programs(),
+    };
+    // A manager that an app starts is not part of that app.
     let env = std::env::vars_os()
+        .filter(|(name, _)| name != kill::MARK)
         .map(|(name, value)| c_string(&[name.as_bytes(), value.as_bytes()].join(&b'='), "env"))
         .collect::<Result<Vec<_>, _>>()?;
     let cwd = c_string(cwd.as_os_str().as_bytes(), "the directory")?;
-    Ok(Image::new(program, arguments, env, cwd, None))
+    Ok(Image::new(program, arguments, env, cwd, None).filed(surroundings))
 }
 
 fn credentials_of(run_as: RunAs) -> Credentials {

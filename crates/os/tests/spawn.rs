@@ -134,10 +134,10 @@ fn sockets_are_descriptors_from_3_on_and_the_child_knows_that_they_are_its_own()
         stderr: fd::dup(&child_out).unwrap(),
         channel,
     };
-    let too_few = spawn_listening(&plan, &[], stdio(None), &[first.as_fd()]).unwrap_err();
+    let too_few = spawn_listening(&plan, &[], None, &[first.as_fd()], stdio(None)).unwrap_err();
     assert_eq!((too_few.step, too_few.errno), (Step::Dup, libc::EINVAL));
     let sockets = [first.as_fd(), second.as_fd()];
-    let child = spawn_listening(&plan, &[], stdio(Some(theirs)), &sockets).unwrap();
+    let child = spawn_listening(&plan, &[], None, &sockets, stdio(Some(theirs))).unwrap();
     drop(child_out);
     let ports = format!("[{}, {}]", port(&first), port(&second));
     assert_eq!(
@@ -307,7 +307,7 @@ fn without_descriptors_the_pipe_step_fails_with_emfile() {
     while let Ok(fd) = fd::dev_null() {
         held.push(fd);
     }
-    let error = musher_os::spawn::spawn(&plan(&["true"]), &[], stdio).unwrap_err();
+    let error = musher_os::spawn::spawn(&plan(&["true"]), &[], None, stdio).unwrap_err();
     assert_eq!((error.step, error.errno), (Step::Pipe, libc::EMFILE));
     assert_eq!(
         error.to_string(),
@@ -348,7 +348,7 @@ fn sources_among_the_first_four_numbers_do_not_collide() {
         stdin: fd::dev_null().unwrap(),
     };
     let script = "echo one; echo two >&2; echo three >&3";
-    let spawned = musher_os::spawn::spawn(&plan(&["sh", "-c", script]), &[], stdio).unwrap();
+    let spawned = musher_os::spawn::spawn(&plan(&["sh", "-c", script]), &[], None, stdio).unwrap();
     assert_eq!(read_line(&out_read), "one");
     assert_eq!(read_line(&err_read), "two");
     assert_eq!(read_line(&channel_read), "three");

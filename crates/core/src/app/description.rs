@@ -12,7 +12,7 @@ mod reader;
 
 use super::attributes::{self, ConfigError};
 use super::value;
-use super::{AppSpec, Interpreter};
+use super::{AppSpec, Interpreter, Place};
 use crate::app::Changes;
 use crate::exit::Signal;
 use crate::time::Millis;
@@ -108,6 +108,10 @@ fn is_no_attribute(key: &str) -> bool {
     STATE_KEYS.contains(&key) || NO_ATTRIBUTES.contains(&key)
 }
 
+/// musher's own key for a release gone back to: `{cwd, script}`. Only musher
+/// writes it, and every change of the app takes it away.
+pub const RELEASE: &str = "musher_release";
+
 /// Attributes a restart never changes.
 const FIXED: &[&str] = &[
     "exec_mode",
@@ -186,6 +190,7 @@ pub fn spec(
         reload: objects.reload,
         listen: objects.listen,
         agent: reader.switch("agent", true),
+        release: release(description),
         autostart: reader.switch("autostart", true),
         is_module: reader.switch("pmx_module", false),
         unique_id: reader
@@ -221,6 +226,7 @@ pub fn apply(
     defaults: &Defaults,
 ) -> Result<AppSpec, Vec<ConfigError>> {
     let mut description = to_description(spec);
+    description.shift_remove(RELEASE);
     for (key, value) in &changes.attributes {
         let key = attributes::find(key).map_or(key.as_str(), |row| row.name);
         if FIXED.contains(&key) || is_no_attribute(key) {
@@ -263,6 +269,14 @@ pub fn to_description(spec: &AppSpec) -> Map<String, Value> {
     }
     out.insert("unique_id".to_owned(), spec.unique_id.as_str().into());
     out
+}
+
+fn release(description: &Map<String, Value>) -> Option<Place> {
+    let text = |key: &str| Some(description.get(RELEASE)?.get(key)?.as_str()?.to_owned());
+    Some(Place {
+        cwd: text("cwd")?,
+        script: text("script")?,
+    })
 }
 
 fn declared(description: &Map<String, Value>, spec: &AppSpec) -> Map<String, Value> {

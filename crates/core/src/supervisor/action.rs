@@ -2,6 +2,7 @@
 //!
 //! An action is so precise that carrying it out needs no choice.
 
+use super::record::Record;
 use super::request::{Reply, RequestError};
 use crate::app::listen::ListenSpec;
 use crate::app::probe::{Probe, ProbeKind};
@@ -63,6 +64,13 @@ pub enum Action {
         /// What happens to upgraded connections.
         websockets: Upgraded,
     },
+    /// Whether a worker gets connections; it is not ended by this.
+    TakeTraffic {
+        /// Which run.
+        run: Incarnation,
+        /// Whether.
+        on: bool,
+    },
     /// Ask one question of a probe; answered by `Probed` within its timeout.
     Probe {
         /// Which run.
@@ -97,6 +105,8 @@ pub enum Action {
     },
     /// A line for the daemon's log, and `log:PM2` on the bus.
     Log(String),
+    /// Keep this in the history.
+    Record(Record),
     /// Store this process: something that must survive the daemon changed.
     Persist(PmId),
     /// The slot is gone: forget it in the store too.

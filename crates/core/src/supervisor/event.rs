@@ -1,6 +1,7 @@
 //! Everything that can happen.
 
 use super::request::Request;
+use crate::app::Place;
 use crate::app::probe::ProbeKind;
 use crate::exit::ExitStatus;
 use crate::id::{Incarnation, RequestId};
@@ -21,6 +22,8 @@ pub enum Event {
         pid: u32,
         /// `version` of the nearest package.json.
         version: Option<String>,
+        /// Where directory and script really are.
+        place: Option<Place>,
     },
     /// A run could not be started; no process is left of it.
     SpawnFailed {
@@ -30,6 +33,15 @@ pub enum Event {
         reason: String,
         /// Whether trying again can help.
         kind: SpawnFailure,
+    },
+    /// The main process of a run ended by itself, and what it left behind is
+    /// being ended: `Exited` follows. Not said where there is nothing to wait
+    /// for and nothing to tell.
+    Died {
+        /// Which run.
+        run: Incarnation,
+        /// What is known of the memory it wanted.
+        oom: Option<Oom>,
     },
     /// The main process of a run ended.
     Exited {
@@ -67,6 +79,15 @@ pub enum Event {
     Deadline,
     /// The daemon itself is told to end (SIGTERM, SIGINT, SIGQUIT).
     Shutdown,
+}
+
+/// How sure it is that the kernel killed a process for want of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Oom {
+    /// Its control group counts the kill.
+    Certain,
+    /// It ended by SIGKILL, and the kernel killed somebody during its life.
+    Maybe,
 }
 
 /// Whether a start that failed may succeed later.

@@ -1,4 +1,4 @@
-//! The stop ladder of one run: asked, killed, stuck.
+//! The stop ladder of one run: drained, asked, killed, stuck.
 //!
 //! It ends a run and never decides whether one is to end.
 
@@ -12,7 +12,7 @@ use crate::time::Millis;
 /// however short the app's `kill_timeout`: a busy machine reaps late.
 pub const SIGKILL_PATIENCE: Millis = Millis(1000);
 
-/// Begins the end of a run: the first rung of the stop ladder.
+/// Begins the end of a run: it is asked.
 pub fn begin_stop(run: &mut Run, ctx: &mut Ctx<'_>) {
     if run.is_stopping() {
         return;
@@ -20,6 +20,42 @@ pub fn begin_stop(run: &mut Run, ctx: &mut Ctx<'_>) {
     // What it closes from here on it closes because it was told to: its slot
     // keeps its sockets, and the others serve them.
     ctx.out.push(Action::Detach { run: run.id });
+    ask(run, ctx);
+}
+
+/// Begins the end of a run whose work others go on with: it first finishes
+/// what it has accepted, if it has an agent to do so.
+pub fn begin_drain(run: &mut Run, ctx: &mut Ctx<'_>) {
+    let policy = run.spec.reload;
+    if run.is_stopping() || !run.said.agent || policy.drain == Millis(0) {
+        return begin_stop(run, ctx);
+    }
+    ctx.out.push(Action::Detach { run: run.id });
+    ctx.out.push(Action::Drain {
+        run: run.id,
+        limit: policy.drain,
+        websockets: policy.websockets,
+    });
+    run.phase = Phase::Stopping(Stopping {
+        rung: Rung::Draining {
+            ask_at: ctx.now.mono + policy.drain,
+        },
+        exited: None,
+        tree_gone: false,
+    });
+}
+
+/// Ends a drain before its time; a run that does not drain is left alone.
+pub fn hasten(run: &mut Run, ctx: &mut Ctx<'_>) {
+    if let Phase::Stopping(stopping) = &run.phase
+        && let Rung::Draining { .. } = stopping.rung
+    {
+        ask(run, ctx);
+    }
+}
+
+/// The first rung on which a run is told to end.
+fn ask(run: &mut Run, ctx: &mut Ctx<'_>) {
     let stop = &run.spec.stop;
     let by_message = stop.with_message && !matches!(run.phase, Phase::Spawning);
     if by_message {
@@ -31,12 +67,16 @@ pub fn begin_stop(run: &mut Run, ctx: &mut Ctx<'_>) {
         signal,
         tree: stop.treekill,
     });
+    let exited = match &run.phase {
+        Phase::Stopping(stopping) => stopping.exited,
+        Phase::Spawning | Phase::Launching { .. } | Phase::Online { .. } => None,
+    };
     run.phase = Phase::Stopping(Stopping {
         rung: Rung::Asked {
             // At least one tick, so that a deadline always lies ahead.
             kill_at: ctx.now.mono + stop.kill_timeout.max(Millis(1)),
         },
-        exited: None,
+        exited,
         tree_gone: false,
     });
 }
@@ -49,6 +89,10 @@ pub fn climb(run: &mut Run, name: &str, ctx: &mut Ctx<'_>) -> bool {
         return false;
     };
     match stopping.rung {
+        Rung::Draining { ask_at } if ask_at <= now => {
+            ask(run, ctx);
+            false
+        }
         Rung::Asked { kill_at } if kill_at <= now => {
             let timeout = run.spec.stop.kill_timeout;
             let pid = run.pid.unwrap_or(0);
@@ -59,7 +103,7 @@ pub fn climb(run: &mut Run, name: &str, ctx: &mut Ctx<'_>) -> bool {
             ctx.out.push(Action::Kill {
                 run: run.id,
                 signal: Some(Signal::KILL),
-                tree: true,
+                tree: run.spec.stop.treekill,
             });
             if planted!(LadderStays) {
                 return false;
@@ -73,7 +117,7 @@ pub fn climb(run: &mut Run, name: &str, ctx: &mut Ctx<'_>) -> bool {
             stopping.rung = Rung::Stuck;
             true
         }
-        Rung::Asked { .. } | Rung::Killed { .. } | Rung::Stuck => false,
+        Rung::Draining { .. } | Rung::Asked { .. } | Rung::Killed { .. } | Rung::Stuck => false,
     }
 }
 
@@ -87,12 +131,12 @@ pub fn retry_stuck(run: &mut Run, ctx: &mut Ctx<'_>) {
             ctx.out.push(Action::Kill {
                 run: run.id,
                 signal: Some(Signal::KILL),
-                tree: true,
+                tree: run.spec.stop.treekill,
             });
             stopping.rung = Rung::Killed {
                 give_up_at: ctx.now.mono + run.spec.stop.kill_timeout.max(SIGKILL_PATIENCE),
             };
         }
-        Rung::Asked { .. } | Rung::Killed { .. } => {}
+        Rung::Draining { .. } | Rung::Asked { .. } | Rung::Killed { .. } => {}
     }
 }

@@ -3,14 +3,17 @@
 
 use super::action::{Action, ProcessEvent};
 use super::event::SpawnFailure;
+use super::health::Health;
 use super::process::{Goal, Process, Rest, Second, Waiter, Want};
+use super::record::{ExitRecord, Record};
 use super::reload;
 use super::replies::Requests;
 use super::request::RequestError;
 use super::restart::{Ending, Verdict, verdict};
-use super::run::{Phase, Run};
-use super::{Ids, ladder, plan};
-use crate::app::ExecMode;
+use super::run::{Phase, Run, Rung};
+use super::{Ids, ladder, plan, revision};
+use crate::app::agent::Agent;
+use crate::app::{ExecMode, Place};
 use crate::exit::{ExitStatus, Signal};
 use crate::id::Incarnation;
 use crate::time::{Millis, Mono, Now};
@@ -30,6 +33,8 @@ pub struct Ctx<'a> {
     pub ids: &'a mut Ids,
     /// Open requests.
     pub requests: &'a mut Requests,
+    /// The script that Node apps are started with.
+    pub agent: Option<&'a Agent>,
     /// No automatic restart any more.
     pub ending: bool,
 }
@@ -50,7 +55,10 @@ pub fn launch(p: &mut Process, ctx: &mut Ctx<'_>) {
 /// Allocates a run and emits its `Spawn`.
 pub fn new_run(p: &mut Process, ctx: &mut Ctx<'_>) -> Run {
     let id = ctx.ids.allocate(p.pm_id);
-    let spawn_plan = plan::spawn_plan(p, p.history.restart_time, ctx.now);
+    let mut spawn_plan = plan::spawn_plan(p, p.history.restart_time, ctx.now);
+    if let Some(agent) = ctx.agent {
+        plan::preload(&mut spawn_plan, p, agent);
+    }
     let word = match p.spec.mode {
         ExecMode::Fork => "fork",
         ExecMode::Cluster => "cluster",
@@ -71,10 +79,17 @@ pub fn new_run(p: &mut Process, ctx: &mut Ctx<'_>) -> Run {
 }
 
 /// exec(2) succeeded.
-pub fn on_spawned(p: &mut Process, id: Incarnation, pid: u32, ctx: &mut Ctx<'_>) {
+pub fn on_spawned(
+    p: &mut Process,
+    id: Incarnation,
+    pid: u32,
+    place: Option<Place>,
+    ctx: &mut Ctx<'_>,
+) {
     let now = ctx.now.mono;
     let Some(run) = p.run_mut(id) else { return };
     run.pid = Some(pid);
+    run.place = place;
     if run.phase != Phase::Spawning {
         return;
     }
@@ -83,10 +98,34 @@ pub fn on_spawned(p: &mut Process, id: Incarnation, pid: u32, ctx: &mut Ctx<'_>)
         (false, ExecMode::Cluster) => WORKER_ONLINE_BOUND,
         (false, ExecMode::Fork) => Millis(0),
     };
+    let probes = &run.spec.probes;
+    let patience = match (&probes.startup, &probes.readiness) {
+        (None, None) => patience,
+        (Some(_), _) | (_, Some(_)) => patience.max(reload::proof_patience(&run.spec)),
+    };
+    run.health = Health::begin(probes, now);
     run.phase = Phase::Launching {
         ready_by: now + patience,
     };
+    revision::note(p);
     advance(p, id, ctx);
+}
+
+/// Says what a run that is not ready has not done.
+pub fn missing(run: &Run) -> String {
+    if run.spec.ready.wait_ready && !run.said.ready {
+        return "it did not say the message 'ready'".to_owned();
+    }
+    if run.spec.mode == ExecMode::Cluster && !run.said.online {
+        return "it did not say online".to_owned();
+    }
+    match run.health.owes(&run.spec.probes) {
+        Some((kind, Some(failure))) => {
+            format!("its {} probe did not succeed: {failure}", kind.name())
+        }
+        Some((kind, None)) => format!("its {} probe did not succeed", kind.name()),
+        None => "it did not start".to_owned(),
+    }
 }
 
 /// Makes a launching run online if all it waits for has come.
@@ -103,7 +142,7 @@ pub fn advance(p: &mut Process, id: Incarnation, ctx: &mut Ctx<'_>) {
             ExecMode::Cluster => run.said.online,
         }
     };
-    if is_ready {
+    if is_ready && run.died.is_none() && run.health.owes(&run.spec.probes).is_none() {
         become_online(p, id, ctx);
     }
 }
@@ -165,7 +204,7 @@ pub fn on_spawn_failed(
     }
     p.reason = Some(reason.to_owned());
     fail_launch(p, reason, ctx);
-    decide(p, Ending::SpawnFailed(kind), started, ctx);
+    decide(p, Ending::SpawnFailed(kind), (started, ctx.now.mono), ctx);
 }
 
 /// The main process of a run ended.
@@ -174,23 +213,64 @@ pub fn on_exited(p: &mut Process, id: Incarnation, status: ExitStatus, ctx: &mut
     let Some(run) = p.run_mut(id) else { return };
     if let Phase::Stopping(stopping) = &mut run.phase {
         stopping.exited.get_or_insert(status);
+        let note = match &stopping.rung {
+            Rung::Draining { .. } | Rung::Asked { .. } => None,
+            Rung::Killed { .. } | Rung::Stuck => Some("it was killed after kill_timeout"),
+        };
+        let ended = run.clone();
+        // It ended by itself: whatever it leaves behind is ended too.
+        ladder::hasten(run, ctx);
+        record_exit(p, &ended, status, note, ctx);
         emit(p, ProcessEvent::Exit, false, ctx);
         return;
     }
-    let (started, was_online) = (run.started, run.is_online());
+    let was_online = run.is_online();
+    let ended = run.clone();
     ctx.out.push(Action::Forget { run: id });
     ctx.ids.release(id);
     if reload::is_second(p, id) {
         let reason = format!("the new process ended ({status}) before it was ready");
+        record_exit(p, &ended, status, Some(&reason), ctx);
         reload::second_is_gone(p, Some(&reason), ctx);
         return;
     }
     p.serving = None;
-    p.reason = Some(exit_reason(status));
+    p.reason = Some(ended.exit_reason(status));
     if !was_online {
         fail_launch(p, &format!("ended ({status}) before it was ready"), ctx);
     }
-    decide(p, Ending::Exited(status), started, ctx);
+    let life = (ended.started, ended.ended_at(ctx.now.mono));
+    decide(p, Ending::Exited(status), life, ctx);
+    let followed = follow_up(p, ctx);
+    record_exit(p, &ended, status, Some(&followed), ctx);
+}
+
+/// Says what follows the end of a run, for the history.
+fn follow_up(p: &Process, ctx: &Ctx<'_>) -> String {
+    match p.rest {
+        _ if p.serving.is_some() => "a successor took over".to_owned(),
+        Rest::Due => "restarted at once".to_owned(),
+        Rest::Waiting { until } => {
+            format!("restart after {} ms", until.since(ctx.now.mono).get())
+        }
+        Rest::Stopped => "not restarted".to_owned(),
+        Rest::Errored => p.reason.clone().unwrap_or_else(|| "given up".to_owned()),
+    }
+}
+
+/// Puts the end of a run into the history.
+fn record_exit(p: &Process, run: &Run, status: ExitStatus, note: Option<&str>, ctx: &mut Ctx<'_>) {
+    ctx.out
+        .push(Action::Record(Record::Exit(Box::new(ExitRecord {
+            pm_id: p.pm_id,
+            app: p.app_key(),
+            run: run.id,
+            pid: run.pid,
+            status,
+            lived: run.ended_at(ctx.now.mono).since(run.started),
+            was_asked: run.is_stopping(),
+            note: note.map(str::to_owned),
+        }))));
 }
 
 /// Nothing of a stopped tree is left.
@@ -203,12 +283,12 @@ pub fn on_tree_gone(p: &mut Process, id: Incarnation) {
 }
 
 /// Asks the policy what follows an unasked end, and books it.
-fn decide(p: &mut Process, ending: Ending, started: Mono, ctx: &mut Ctx<'_>) {
+fn decide(p: &mut Process, ending: Ending, (started, ended): (Mono, Mono), ctx: &mut Ctx<'_>) {
     let is_exit = matches!(ending, Ending::Exited(_));
     p.rest = Rest::Stopped;
     let decision = if p.want == Want::Up {
         let spec = p.spec.clone();
-        verdict(&spec.restart, &mut p.history, ending, started, ctx.now.mono)
+        verdict(&spec.restart, &mut p.history, ending, started, ended)
     } else {
         Verdict::Stop
     };
@@ -410,12 +490,4 @@ fn log_exit(p: &Process, status: ExitStatus, ctx: &mut Ctx<'_>) {
         p.pm_id,
         status.code()
     )));
-}
-
-fn exit_reason(status: ExitStatus) -> String {
-    match status {
-        ExitStatus::Code(code) => format!("the last run ended with exit code {code}"),
-        ExitStatus::Signal(signal) => format!("the last run was ended by {signal}"),
-        ExitStatus::Unknown => "the last run ended; how is not known".to_owned(),
-    }
 }

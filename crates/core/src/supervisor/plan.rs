@@ -2,8 +2,9 @@
 
 use super::action::{Channel, Output, SpawnPlan};
 use super::process::Process;
+use crate::app::agent::{self, Agent};
 use crate::app::env::{RunFacts, child_env};
-use crate::app::{ExecMode, Interpreter};
+use crate::app::{AppSpec, ExecMode, Interpreter};
 use crate::time::Now;
 
 /// Returns the plan of the next run of a slot.
@@ -40,7 +41,10 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
         program,
         args,
         env: child_env(spec, &facts),
-        cwd: spec.cwd.clone(),
+        cwd: match &spec.release {
+            Some(place) => place.cwd.clone(),
+            None => spec.cwd.clone(),
+        },
         run_as: spec.run_as,
         channel: match spec.mode {
             ExecMode::Fork => Channel::Fork,
@@ -56,17 +60,41 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
             date_format: spec.logs.date_format.clone(),
         },
         pid_path: view.pid_path(),
-        script: spec.script.clone(),
+        script: script(spec).to_owned(),
+    }
+}
+
+/// Returns the script of the release in force.
+fn script(spec: &AppSpec) -> &str {
+    spec.release
+        .as_ref()
+        .map_or(&spec.script, |place| &place.script)
+}
+
+/// Lets Node load the agent before the app, if this app is to have it.
+pub fn preload(plan: &mut SpawnPlan, process: &Process, script: &Agent) {
+    let options = plan
+        .env
+        .iter()
+        .position(|(name, _)| name == agent::NODE_OPTIONS);
+    let own = options.map(|at| plan.env[at].1.as_str());
+    if !agent::is_wanted(script, &process.spec, own) {
+        return;
+    }
+    let text = agent::with_agent(&script.path, own);
+    match options {
+        Some(at) => plan.env[at].1 = text,
+        None => plan.env.push((agent::NODE_OPTIONS.to_owned(), text)),
     }
 }
 
 fn command_line(process: &Process) -> (String, Vec<String>) {
     let spec = &process.spec;
     match &spec.interpreter {
-        Interpreter::None => (spec.script.clone(), spec.args.clone()),
+        Interpreter::None => (script(spec).to_owned(), spec.args.clone()),
         Interpreter::Program(program) => {
             let mut args = spec.interpreter_args.clone();
-            args.push(spec.script.clone());
+            args.push(script(spec).to_owned());
             args.extend(spec.args.iter().cloned());
             (program.clone(), args)
         }

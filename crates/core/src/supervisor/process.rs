@@ -2,11 +2,13 @@
 
 use super::restart::History;
 use super::run::{Phase, Run, Rung};
-use crate::app::AppSpec;
+use crate::app::{AppSpec, Place};
 use crate::id::{Incarnation, PmId, RequestId};
 use crate::supervisor::action::AppKey;
+use crate::supervisor::event::Drained;
 use crate::time::{Mono, Now, Wall};
 use crate::view::{Axm, ProcessView, Status};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A numbered slot for one instance of an app.
@@ -46,6 +48,45 @@ pub struct Process {
     pub monitored: bool,
     /// Requests that wait for something of this slot.
     pub waiters: Vec<Waiter>,
+    /// Keys of the last run that listened, without those it closed: what a
+    /// successor has to listen on.
+    pub keys: BTreeSet<String>,
+    /// What serves, or served last, as a release.
+    pub revision: Option<Revision>,
+    /// The release before.
+    pub previous: Option<Revision>,
+    /// How the last replacement of a run went.
+    pub replacement: Option<Replacement>,
+}
+
+/// One release of a slot: what it runs, and from where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Revision {
+    /// Counted from 1; a release gone back to is a further one.
+    pub number: u32,
+    /// What it is started from.
+    pub spec: Arc<AppSpec>,
+    /// Where that really was.
+    pub place: Option<Place>,
+}
+
+/// How one run of a slot was replaced by another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replacement {
+    /// Pid of the predecessor.
+    pub old_pid: Option<u32>,
+    /// Pid of the successor, once known.
+    pub new_pid: Option<u32>,
+    /// When the successor was asked for.
+    pub began: Mono,
+    /// When it took over.
+    pub took_over: Option<Mono>,
+    /// What became of the predecessor's connections, if an agent told.
+    pub drained: Option<Drained>,
+    /// When nothing was left of the predecessor.
+    pub ended: Option<Mono>,
+    /// The predecessor had to be killed.
+    pub was_killed: bool,
 }
 
 /// What is known of the program of one run.
@@ -79,6 +120,8 @@ pub enum Second {
         run: Run,
         /// When its time is up.
         prove_by: Mono,
+        /// Since when nothing is missing.
+        proven: Option<Mono>,
         /// When it was asked for.
         started_at: Wall,
         /// What is known of its program; the slot's once it takes over.
@@ -187,6 +230,10 @@ impl Process {
             cpu_percent: 0.0,
             monitored: false,
             waiters: Vec::new(),
+            keys: BTreeSet::new(),
+            revision: None,
+            previous: None,
+            replacement: None,
         }
     }
 
@@ -245,7 +292,9 @@ impl Process {
                 Phase::Spawning | Phase::Launching { .. } => Status::Launching,
                 Phase::Online { .. } => Status::Online,
                 Phase::Stopping(stopping) => match stopping.rung {
-                    Rung::Asked { .. } | Rung::Killed { .. } => Status::Stopping,
+                    Rung::Draining { .. } | Rung::Asked { .. } | Rung::Killed { .. } => {
+                        Status::Stopping
+                    }
                     Rung::Stuck => Status::Errored,
                 },
             };

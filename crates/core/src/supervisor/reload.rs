@@ -6,8 +6,8 @@
 use super::action::{Action, ProcessEvent};
 use super::ladder;
 use super::lifecycle::{self, Ctx};
-use super::process::{Goal, Process, Rest, Second, Want};
-use super::run::{Phase, Run};
+use super::process::{Goal, Process, Replacement, Rest, Second, Want};
+use super::run::{Phase, Run, Rung};
 use crate::app::{AppSpec, ExecMode};
 use crate::id::Incarnation;
 use crate::time::{Millis, Mono};
@@ -33,17 +33,28 @@ pub fn begin(p: &mut Process, spec: Arc<AppSpec>, ctx: &mut Ctx<'_>) {
     p.history.restart_time += 1;
     let run = lifecycle::new_run(p, ctx);
     p.history.restart_time -= 1;
+    p.replacement = Some(Replacement {
+        old_pid: p.serving.as_ref().and_then(|run| run.pid),
+        new_pid: None,
+        began: ctx.now.mono,
+        took_over: None,
+        drained: None,
+        ended: None,
+        was_killed: false,
+    });
     // Until it is proven the slot is what serves.
     p.spec = previous;
     p.second = Some(Second::Successor {
         run,
         prove_by: ctx.now.mono + patience,
+        proven: None,
         started_at: ctx.now.wall,
         facts: Box::default(),
     });
 }
 
-fn proof_patience(spec: &AppSpec) -> Millis {
+/// Returns how long a run of this app may take until it serves.
+pub fn proof_patience(spec: &AppSpec) -> Millis {
     if spec.declared.contains_key("listen_timeout") {
         return spec.ready.listen_timeout;
     }
@@ -59,66 +70,93 @@ pub fn is_second(p: &Process, id: Incarnation) -> bool {
 
 /// What a successor still owes.
 enum Proof {
-    Given,
-    /// It has nothing to show but staying alive until then.
-    Survive(Mono),
+    /// Nothing; it has to go on like this until then.
+    Given(Mono),
     Owed(String),
 }
 
-fn proof(predecessor: &Run, successor: &Run) -> Proof {
+/// Returns what is missing; `proven` says since when nothing was.
+fn proof(
+    p: &Process,
+    predecessor: &Run,
+    successor: &Run,
+    proven: Option<Mono>,
+    now: Mono,
+) -> Proof {
     let since = match successor.phase {
         Phase::Online { since } => since,
         Phase::Spawning | Phase::Launching { .. } | Phase::Stopping(_) => {
-            let what = if successor.spec.ready.wait_ready {
-                "the message 'ready'"
-            } else {
-                "online"
-            };
-            return Proof::Owed(format!("it did not say {what}"));
+            return Proof::Owed(lifecycle::missing(successor));
         }
     };
-    if successor.spec.ready.wait_ready && !successor.said.ready {
+    let spec = &successor.spec;
+    if spec.ready.wait_ready && !successor.said.ready {
         return Proof::Owed("it did not say the message 'ready'".to_owned());
     }
-    if let Some(key) = predecessor
-        .said
-        .listening
-        .difference(&successor.said.listening)
-        .next()
-    {
+    // A predecessor that is not up yet owes what the one before it listened on.
+    let served = match predecessor.said.listening.is_empty() {
+        true => &p.keys,
+        false => &predecessor.said.listening,
+    };
+    if let Some(key) = served.difference(&successor.said.listening).next() {
         return Proof::Owed(format!("it does not listen on {key}"));
     }
-    if predecessor.said.listening.is_empty() && !successor.spec.ready.wait_ready {
-        return Proof::Survive(since + successor.spec.restart.min_uptime);
+    if successor.health.owes(&spec.probes).is_some() {
+        return Proof::Owed(lifecycle::missing(successor));
     }
-    Proof::Given
+    let shows_nothing =
+        served.is_empty() && !spec.ready.wait_ready && spec.probes.readiness.is_none();
+    let min_ready = spec.reload.min_ready;
+    Proof::Given(match shows_nothing {
+        // Nothing can be shown but staying alive.
+        true => since + spec.restart.min_uptime.max(min_ready),
+        false => proven.unwrap_or(now) + min_ready,
+    })
 }
 
 /// Returns when the judgement on a successor is due.
 pub fn deadline(p: &Process) -> Option<Mono> {
-    let (Some(serving), Some(Second::Successor { run, prove_by, .. })) = (&p.serving, &p.second)
+    let (Some(serving), Some(second)) = (&p.serving, &p.second) else {
+        return None;
+    };
+    let Second::Successor {
+        run,
+        prove_by,
+        proven,
+        ..
+    } = second
     else {
         return None;
     };
-    match proof(serving, run) {
-        Proof::Survive(until) => Some(until),
-        Proof::Owed(_) => Some(*prove_by),
-        // Never seen between two steps: `check` acts on it at once.
-        Proof::Given => None,
-    }
+    // The instant matters only where nothing was missing yet, which `check`
+    // has noted in the step before.
+    let judgement = match proof(p, serving, run, *proven, *prove_by) {
+        Proof::Given(until) => until,
+        Proof::Owed(_) => *prove_by,
+    };
+    let question = run.health.deadline().filter(|_| run.is_executed());
+    Some(question.map_or(judgement, |at| at.min(judgement)))
 }
 
 /// Hands over if the successor is proven; gives up on it if its time is up.
 pub fn check(p: &mut Process, ctx: &mut Ctx<'_>) {
-    let (Some(serving), Some(Second::Successor { run, prove_by, .. })) = (&p.serving, &p.second)
+    let (Some(serving), Some(second)) = (&p.serving, &p.second) else {
+        return;
+    };
+    let Second::Successor {
+        run,
+        prove_by,
+        proven,
+        ..
+    } = second
     else {
         return;
     };
     let now = ctx.now.mono;
-    match proof(serving, run) {
-        Proof::Given => hand_over(p, ctx),
-        Proof::Survive(until) if until <= now => hand_over(p, ctx),
-        Proof::Survive(_) => {}
+    let judgement = proof(p, serving, run, *proven, now);
+    match judgement {
+        Proof::Given(until) if until <= now => hand_over(p, ctx),
+        Proof::Given(_) => note_proven(p, Some(now)),
         Proof::Owed(_) if *prove_by <= now && planted!(UnprovenTakesOver) => hand_over(p, ctx),
         Proof::Owed(what) if *prove_by <= now => {
             let waited = now.since(run.started).get();
@@ -128,7 +166,14 @@ pub fn check(p: &mut Process, ctx: &mut Ctx<'_>) {
             );
             abort(p, &reason, ctx);
         }
-        Proof::Owed(_) => {}
+        Proof::Owed(_) => note_proven(p, None),
+    }
+}
+
+/// Remembers since when nothing is missing, or that something is again.
+fn note_proven(p: &mut Process, at: Option<Mono>) {
+    if let Some(Second::Successor { proven, .. }) = &mut p.second {
+        *proven = at.map(|now| proven.unwrap_or(now));
     }
 }
 
@@ -141,7 +186,7 @@ fn hand_over(p: &mut Process, ctx: &mut Ctx<'_>) {
         p.spec.name, p.pm_id
     )));
     promote(p, ctx);
-    ladder::begin_stop(&mut predecessor, ctx);
+    ladder::begin_drain(&mut predecessor, ctx);
     p.second = Some(Second::Leaving(predecessor));
 }
 
@@ -186,6 +231,10 @@ pub fn second_is_gone(p: &mut Process, reason: Option<&str>, ctx: &mut Ctx<'_>) 
         (Second::Leaving(run), _) => {
             if let Phase::Stopping(stopping) = &run.phase {
                 p.history.last_exit = stopping.exited.or(p.history.last_exit);
+                if let Some(replacement) = &mut p.replacement {
+                    replacement.ended = Some(ctx.now.mono);
+                    replacement.was_killed = matches!(stopping.rung, Rung::Killed { .. });
+                }
             }
             if p.serving.as_ref().is_some_and(Run::is_online) {
                 lifecycle::settle(p, ctx, |goal| goal == Goal::Reloaded);
@@ -223,7 +272,13 @@ pub fn promote(p: &mut Process, ctx: &mut Ctx<'_>) -> bool {
     p.facts = *facts;
     p.rest = Rest::Stopped;
     p.reason = None;
+    if let Some(replacement) = &mut p.replacement {
+        replacement.took_over = Some(ctx.now.mono);
+        replacement.new_pid = run.pid;
+    }
+    p.keys = run.said.listening.clone();
     p.serving = Some(run);
+    super::revision::note(p);
     if is_online && !planted!(PromotionUnannounced) {
         lifecycle::emit(p, ProcessEvent::Online, false, ctx);
     }

@@ -2,7 +2,7 @@
 
 use super::action::Action;
 use super::request::{Reply, RequestError};
-use crate::id::RequestId;
+use crate::id::{PmId, RequestId};
 use crate::view::ProcessView;
 use std::collections::BTreeMap;
 
@@ -10,7 +10,16 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Requests {
     open: BTreeMap<RequestId, Open>,
+    parts: BTreeMap<RequestId, (RequestId, PmId)>,
+    settled: Vec<SettledPart>,
+    n_parts: u64,
 }
+
+/// A part of a roll that is settled: the roll, the process, what became of it.
+pub type SettledPart = (RequestId, PmId, Result<ProcessView, RequestError>);
+
+/// Ids of parts are above those of clients, which count from 1.
+const FIRST_PART: u64 = 1 << 63;
 
 /// How an answer looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +60,10 @@ impl Requests {
         outcome: Result<ProcessView, RequestError>,
         out: &mut Vec<Action>,
     ) {
+        if let Some((roll, pm_id)) = self.parts.remove(&id) {
+            self.settled.push((roll, pm_id, outcome));
+            return;
+        }
         let Some(open) = self.open.get_mut(&id) else {
             return;
         };
@@ -67,6 +80,19 @@ impl Requests {
         if let Some(open) = self.open.remove(&id) {
             out.push(Action::Reply(id, open.answer()));
         }
+    }
+
+    /// Returns a request of the supervisor's own: one process of a roll.
+    pub fn open_part(&mut self, roll: RequestId, pm_id: PmId) -> RequestId {
+        let id = RequestId(FIRST_PART + self.n_parts);
+        self.n_parts += 1;
+        self.parts.insert(id, (roll, pm_id));
+        id
+    }
+
+    /// Takes the parts settled since the last call.
+    pub fn take_parts(&mut self) -> Vec<SettledPart> {
+        std::mem::take(&mut self.settled)
     }
 
     /// Forgets a request whose client is gone.

@@ -4,6 +4,7 @@
 //! doc comments; `wire::rpc` maps them. Reads (`getMonitorData`, `getVersion`,
 //! `ping`) are answered from a snapshot and are not requests.
 
+pub use super::roll::{Receipt, RollTo};
 pub use crate::app::Changes;
 
 use crate::app::AppSpec;
@@ -37,6 +38,20 @@ pub enum Request {
     /// stopped process is restarted. Answers [`Reply::Process`] with the old
     /// run's record.
     Reload(PmId, Changes),
+    /// `musherReload`, `musherRollback`: one reload over these processes, as a
+    /// transaction. Answers [`Reply::Rolled`], also when it failed.
+    Roll {
+        /// Which, in this order.
+        targets: Vec<PmId>,
+        /// To what.
+        to: RollTo,
+        /// Replaces the apps' own `reload.parallel`.
+        parallel: Option<u32>,
+    },
+    /// `musherRetire`: as `Delete`, but while others of the app serve, the
+    /// worker first finishes what it has accepted (scale down). Answers
+    /// [`Reply::Process`].
+    Retire(PmId),
     /// `deleteProcessId`: stop and forget. Answers [`Reply::Process`].
     Delete(PmId),
     /// `duplicateProcessId`: one more of the same app (scale up). Answers
@@ -61,6 +76,8 @@ pub enum Reply {
     Processes(Vec<ProcessView>),
     /// The one process concerned.
     Process(Box<ProcessView>),
+    /// What became of a roll.
+    Rolled(Box<Receipt>),
     /// Nothing to say.
     Done,
 }
@@ -90,6 +107,9 @@ pub enum RequestError {
     /// Another reload of this process is under way.
     #[error("Reload already in progress for process id {0}, retry later")]
     ReloadInProgress(PmId),
+    /// There is no release to go back to.
+    #[error("process {0} has no release before the one that serves; 'musher history' shows them")]
+    NoPrevious(PmId),
     /// A newer request took over.
     #[error("superseded: {by} was asked for process id {id} before this {what} was finished")]
     Superseded {

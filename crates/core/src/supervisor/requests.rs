@@ -5,6 +5,7 @@ use super::lifecycle::Ctx;
 use super::process::{Goal, Process, Rest, Second, Waiter, Want};
 use super::replies::Shape;
 use super::request::{Changes, Reply, Request, RequestError};
+use super::run::Run;
 use super::{Action, Supervisor, instances, reload, trigger};
 use crate::app::{AppSpec, description};
 use crate::exit::Signal;
@@ -30,6 +31,12 @@ impl Supervisor {
             Request::Delete(pm_id) => self.stop(id, pm_id, Goal::Deleted, now, out),
             Request::Restart(pm_id, changes) => self.restart(id, pm_id, &changes, now, out),
             Request::Reload(pm_id, changes) => self.reload(id, pm_id, &changes, now, out),
+            Request::Roll {
+                targets,
+                to,
+                parallel,
+            } => self.roll(id, targets, to, parallel, now),
+            Request::Retire(pm_id) => self.retire(id, pm_id, now, out),
             Request::Duplicate(pm_id) => self.duplicate(id, pm_id, now, out),
             Request::ResetMeta(pm_id) => self.reset_meta(id, pm_id, now, out),
             Request::Signal(pm_id, signal) => self.signal(id, pm_id, signal, out),
@@ -145,6 +152,47 @@ impl Supervisor {
                 (Goal::Started | Goal::Restarted | Goal::Stopped | Goal::Reloaded, _) => Want::Down,
             };
             p.rest = Rest::Stopped;
+            p.keys.clear();
+            hasten(p, ctx);
+            retry_stuck(p, ctx);
+        });
+        Ok(())
+    }
+
+    /// Deletes a process whose work others go on with.
+    fn retire(
+        &mut self,
+        request: RequestId,
+        pm_id: PmId,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) -> Result<(), RequestError> {
+        let process = self
+            .processes
+            .get(&pm_id)
+            .ok_or(RequestError::UnknownIdStop(pm_id))?;
+        let app = process.app_key();
+        let has_heirs = self.processes.values().any(|other| {
+            other.pm_id != pm_id
+                && other.app_key() == app
+                && other.want == Want::Up
+                && other.serving.as_ref().is_some_and(Run::is_online)
+        });
+        if !has_heirs {
+            return self.stop(request, pm_id, Goal::Deleted, now, out);
+        }
+        self.requests.open(request, Shape::One, 1);
+        self.with_process(pm_id, now, out, |p, ctx| {
+            supersede(p, Goal::Deleted, ctx);
+            p.waiters.push(Waiter {
+                request,
+                goal: Goal::Deleted,
+            });
+            p.want = Want::Gone;
+            p.rest = Rest::Stopped;
+            if let Some(run) = &mut p.serving {
+                ladder::begin_drain(run, ctx);
+            }
             retry_stuck(p, ctx);
         });
         Ok(())
@@ -283,7 +331,7 @@ impl Supervisor {
     }
 
     /// Returns a slot nobody asked to delete.
-    fn wanted(&self, pm_id: PmId) -> Option<&Process> {
+    pub(super) fn wanted(&self, pm_id: PmId) -> Option<&Process> {
         self.processes
             .get(&pm_id)
             .filter(|process| process.want != Want::Gone)
@@ -307,12 +355,12 @@ impl Supervisor {
     }
 }
 
-fn changed(
+pub(super) fn changed(
     spec: &Arc<AppSpec>,
     changes: &Changes,
     defaults: &description::Defaults,
 ) -> Result<Arc<AppSpec>, RequestError> {
-    if changes.env.is_empty() && changes.attributes.is_empty() {
+    if changes.env.is_empty() && changes.attributes.is_empty() && spec.release.is_none() {
         return Ok(Arc::clone(spec));
     }
     match description::apply(spec, changes, defaults) {
@@ -330,6 +378,7 @@ pub(super) fn renew_by_restart(p: &mut Process, ctx: &mut Ctx<'_>) {
     p.history.created = Some((ctx.now.mono, ctx.now.wall));
     p.history.unstable_restarts = 0;
     p.history.prev_delay = None;
+    p.keys.clear();
     if p.second
         .as_ref()
         .is_some_and(|second| matches!(second, Second::Successor { .. }))
@@ -346,6 +395,16 @@ pub(super) fn renew_by_restart(p: &mut Process, ctx: &mut Ctx<'_>) {
             )));
         }
         ladder::begin_stop(run, ctx);
+    }
+}
+
+/// Ends the drains of a slot: somebody wants it to end now.
+pub(super) fn hasten(p: &mut Process, ctx: &mut Ctx<'_>) {
+    if let Some(run) = &mut p.serving {
+        ladder::hasten(run, ctx);
+    }
+    if let Some(second) = &mut p.second {
+        ladder::hasten(second.run_mut(), ctx);
     }
 }
 

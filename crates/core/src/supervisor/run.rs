@@ -1,6 +1,8 @@
 //! The life of one pid: phases that only go forward.
 
-use crate::app::AppSpec;
+use super::event::Oom;
+use super::health::Health;
+use crate::app::{AppSpec, Place};
 use crate::exit::ExitStatus;
 use crate::id::Incarnation;
 use crate::time::Mono;
@@ -18,10 +20,25 @@ pub struct Run {
     pub pid: Option<u32>,
     /// When it was spawned.
     pub started: Mono,
+    /// Where its directory and script really were when it was executed.
+    pub place: Option<Place>,
+    /// When and how its main process died, while what it left is being ended.
+    pub died: Option<Died>,
     /// What it said so far.
     pub said: Said,
+    /// What its probes told so far.
+    pub health: Health,
     /// Where it is in its life.
     pub phase: Phase,
+}
+
+/// The death of a main process before its exit is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Died {
+    /// When.
+    pub at: Mono,
+    /// Whether memory was the reason.
+    pub oom: Option<Oom>,
 }
 
 /// What a run told over its channel, as far as readiness goes.
@@ -31,6 +48,8 @@ pub struct Said {
     pub online: bool,
     /// The string `"ready"` arrived.
     pub ready: bool,
+    /// The agent is in it.
+    pub agent: bool,
     /// Keys of the servers that listen; what the app closed is taken out.
     pub listening: BTreeSet<String>,
 }
@@ -68,6 +87,11 @@ pub struct Stopping {
 /// Rungs of the stop ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rung {
+    /// It finishes what it accepted; nobody has asked it to end.
+    Draining {
+        /// When it is asked.
+        ask_at: Mono,
+    },
     /// Asked by message or signal.
     Asked {
         /// When SIGKILL follows.
@@ -102,8 +126,30 @@ impl Run {
             spec,
             pid: None,
             started: now,
+            place: None,
+            died: None,
             said: Said::default(),
+            health: Health::default(),
             phase: Phase::Spawning,
+        }
+    }
+
+    /// Returns when its main process ended, if it ended by `now`.
+    pub fn ended_at(&self, now: Mono) -> Mono {
+        self.died.map_or(now, |died| died.at)
+    }
+
+    /// Returns how it ended, in words.
+    pub fn exit_reason(&self, status: ExitStatus) -> String {
+        let why = match self.died.and_then(|died| died.oom) {
+            Some(Oom::Certain) => ": the kernel killed it for want of memory (OOM)",
+            Some(Oom::Maybe) => ", maybe by the kernel for want of memory (OOM)",
+            None => "",
+        };
+        match status {
+            ExitStatus::Code(code) => format!("the last run ended with exit code {code}"),
+            ExitStatus::Signal(signal) => format!("the last run was ended by {signal}{why}"),
+            ExitStatus::Unknown => "the last run ended; how is not known".to_owned(),
         }
     }
 
@@ -113,6 +159,11 @@ impl Run {
             Phase::Stopping(stopping) => stopping.exited.is_some() && stopping.tree_gone,
             Phase::Spawning | Phase::Launching { .. } | Phase::Online { .. } => false,
         }
+    }
+
+    /// Returns whether the run was executed and nobody ends it.
+    pub const fn is_executed(&self) -> bool {
+        matches!(self.phase, Phase::Launching { .. } | Phase::Online { .. })
     }
 
     /// Returns whether the run is ready and nobody ends it.
@@ -126,11 +177,17 @@ impl Run {
     }
 
     /// Returns when this run needs attention next.
-    pub const fn deadline(&self) -> Option<Mono> {
+    pub fn deadline(&self) -> Option<Mono> {
         match &self.phase {
-            Phase::Spawning | Phase::Online { .. } => None,
-            Phase::Launching { ready_by } => Some(*ready_by),
+            Phase::Spawning => None,
+            Phase::Online { .. } => self.health.deadline(),
+            Phase::Launching { .. } if self.died.is_some() => self.health.deadline(),
+            Phase::Launching { ready_by } => {
+                let question = self.health.deadline();
+                Some(question.map_or(*ready_by, |at| at.min(*ready_by)))
+            }
             Phase::Stopping(stopping) => match stopping.rung {
+                Rung::Draining { ask_at } => Some(ask_at),
                 Rung::Asked { kill_at } => Some(kill_at),
                 Rung::Killed { give_up_at } => Some(give_up_at),
                 Rung::Stuck => None,

@@ -1,11 +1,13 @@
 //! What restarts a process without a person: time, memory, cron.
 
-use super::event::{AppMessage, Sample};
+use super::event::{AppMessage, Drained, Sample};
+use super::health::Heard;
 use super::ladder;
 use super::lifecycle::{self, Ctx};
 use super::process::{CronDue, Goal, Process, Rest, Second, Want};
 use super::run::Phase;
 use super::{Action, Calendar, Supervisor, reload, requests};
+use crate::app::probe::ProbeKind;
 use crate::id::{Incarnation, PmId};
 use crate::supervisor::restart::BACKOFF_RESET;
 use crate::time::{Millis, Now};
@@ -146,7 +148,11 @@ impl Supervisor {
             AppMessage::Closed { key } => self.on_said(run, now, out, |said| {
                 said.listening.remove(&key);
             }),
-            AppMessage::Disconnecting | AppMessage::AgentUp | AppMessage::Drained(_) => {}
+            AppMessage::AgentUp => self.on_said(run, now, out, |said| said.agent = true),
+            AppMessage::Drained(drained) => self.with_run(run, now, out, |p, ctx| {
+                on_drained(p, run, drained, ctx);
+            }),
+            AppMessage::Disconnecting => {}
         }
     }
 
@@ -165,8 +171,79 @@ impl Supervisor {
             if let Some(run) = p.run_mut(heard) {
                 say(&mut run.said);
             }
+            if let Some(serving) = p.serving.as_ref().filter(|serving| serving.id == run)
+                && !serving.is_stopping()
+            {
+                p.keys.clone_from(&serving.said.listening);
+            }
             lifecycle::advance(p, run, ctx);
         });
+    }
+}
+
+/// A worker has finished what it had accepted: it can be asked to end.
+fn on_drained(p: &mut Process, id: Incarnation, drained: Drained, ctx: &mut Ctx<'_>) {
+    let is_predecessor = matches!(&p.second, Some(Second::Leaving(run)) if run.id == id);
+    if let Some(replacement) = p.replacement.as_mut().filter(|_| is_predecessor) {
+        replacement.drained = Some(drained);
+    }
+    if let Some(run) = p.run_mut(id) {
+        ladder::hasten(run, ctx);
+    }
+}
+
+/// Takes in the answer to a question of a probe.
+pub(super) fn on_probed(
+    p: &mut Process,
+    id: Incarnation,
+    kind: ProbeKind,
+    outcome: Result<(), String>,
+    ctx: &mut Ctx<'_>,
+) {
+    let Some(run) = p.run_mut(id).filter(|run| run.is_executed()) else {
+        return;
+    };
+    let probes = run.spec.probes.clone();
+    let heard = run.health.hear(kind, outcome, &probes, ctx.now.mono);
+    let was_online = run.is_online();
+    lifecycle::advance(p, id, ctx);
+    let is_serving = p.serving.as_ref().is_some_and(|run| run.id == id);
+    match (heard, kind) {
+        (Heard::Nothing, _) | (Heard::Well, ProbeKind::Startup) => {}
+        (Heard::Well, ProbeKind::Readiness | ProbeKind::Liveness) => {
+            ctx.out.push(Action::TakeTraffic { run: id, on: true });
+        }
+        (Heard::Failing(_), ProbeKind::Readiness) if !was_online => {}
+        (Heard::Failing(reason), kind) => {
+            ctx.out.push(Action::TakeTraffic { run: id, on: false });
+            ctx.out.push(Action::Log(format!(
+                "App [{}:{}] {} probe failed: {reason}",
+                p.spec.name,
+                p.pm_id,
+                kind.name()
+            )));
+            p.reason = Some(format!("the {} probe failed: {reason}", kind.name()));
+            if is_serving && kind != ProbeKind::Readiness && !ctx.ending {
+                renew(p, ctx);
+            }
+        }
+    }
+}
+
+/// Asks the questions of a slot's probes that are due.
+fn ask_probes(p: &mut Process, ctx: &mut Ctx<'_>) {
+    let serving = p.serving.iter_mut();
+    let second = p.second.iter_mut().map(Second::run_mut);
+    for run in serving.chain(second).filter(|run| run.is_executed()) {
+        for kind in run.health.take_due(ctx.now.mono) {
+            if let Some(probe) = run.spec.probes.get(kind) {
+                ctx.out.push(Action::Probe {
+                    run: run.id,
+                    kind,
+                    probe: Box::new(probe.clone()),
+                });
+            }
+        }
     }
 }
 
@@ -194,6 +271,7 @@ fn expire(p: &mut Process, ctx: &mut Ctx<'_>) {
         p.history.restart_time += 1;
         p.rest = Rest::Due;
     }
+    ask_probes(p, ctx);
     expire_launch(p, ctx);
     let name = p.spec.name.clone();
     if let Some(run) = &mut p.serving
@@ -235,14 +313,15 @@ fn expire_launch(p: &mut Process, ctx: &mut Ctx<'_>) {
     let id = run.id;
     if let Phase::Launching { ready_by } = run.phase
         && ready_by <= ctx.now.mono
+        && run.died.is_none()
     {
-        let what = if run.spec.ready.wait_ready {
-            "'ready'"
-        } else {
-            "online"
-        };
         let waited = ctx.now.mono.since(run.started).get();
-        let reason = format!("online without having said {what} within {waited} ms");
+        let what = match run.health.owes(&run.spec.probes) {
+            _ if run.spec.ready.wait_ready && !run.said.ready => "said 'ready'".to_owned(),
+            Some((kind, _)) => format!("passed its {} probe", kind.name()),
+            None => "said online".to_owned(),
+        };
+        let reason = format!("online without having {what} within {waited} ms");
         ctx.out.push(Action::Log(format!(
             "App [{}:{}] {reason}",
             p.spec.name, p.pm_id

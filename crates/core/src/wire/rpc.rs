@@ -66,6 +66,15 @@ pub const METHODS: &[Method] = &[
     method("reloadLogs", &["opts", "cb"]),
 ];
 
+/// musher's own methods, which the list for PM2's clients leaves out.
+pub const OWN_METHODS: &[&str] = &[
+    "musherReload",
+    "musherRollback",
+    "musherRetire",
+    "musherHistory",
+    "musherGc",
+];
+
 /// Turns PM2's bag of attributes into an app: `app::description`, with the
 /// defaults of the daemon.
 pub type Describe<'a> = &'a dyn Fn(&Map<String, Value>) -> Result<AppSpec, String>;
@@ -119,6 +128,19 @@ pub enum Call {
         id: PmId,
         /// Without its newline.
         line: String,
+    },
+    /// Answered with entries of the history, the newest last.
+    History {
+        /// Of this app; of all without.
+        name: Option<String>,
+        /// At most this many.
+        limit: u32,
+    },
+    /// `musherGc`: the app's garbage collector is run. Answered `{pm_id,
+    /// heap_before, heap_after, rss_before, rss_after}`, in bytes.
+    CollectGarbage {
+        /// Of which process.
+        id: PmId,
     },
     /// Every log file is opened again. Answered `{}`.
     ReloadLogs,

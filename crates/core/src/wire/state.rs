@@ -57,6 +57,47 @@ pub struct SavedProcess {
     pub node_version: Option<String>,
     /// The runs alive when this was written; at most two.
     pub runs: Vec<SavedRun>,
+    /// Keys of the last run that listened.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// The release that serves, or served last.
+    #[serde(default)]
+    pub revision: Option<SavedRevision>,
+    /// The release before.
+    #[serde(default)]
+    pub previous: Option<SavedRevision>,
+    /// What a successor under way was started from.
+    #[serde(default)]
+    pub successor: Option<SavedApp>,
+}
+
+/// An app, as `prepare` takes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedApp {
+    /// Its attributes, without `env`.
+    pub description: Map<String, Value>,
+    /// The user's variables.
+    pub env: Map<String, Value>,
+}
+
+/// One release of a process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedRevision {
+    /// Counted from 1.
+    pub number: u32,
+    /// What it is started from.
+    pub app: SavedApp,
+    /// Where that really was.
+    pub place: Option<SavedPlace>,
+}
+
+/// Directory and script with symbolic links resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPlace {
+    /// Working directory.
+    pub cwd: String,
+    /// Script or executable.
+    pub script: String,
 }
 
 /// The wish for a process.
@@ -139,6 +180,15 @@ pub struct SavedRun {
     pub listening: Vec<String>,
     /// It has proved itself: ready or listening.
     pub ready: bool,
+    /// The agent is in it.
+    #[serde(default)]
+    pub agent: bool,
+    /// Where it really runs.
+    #[serde(default)]
+    pub place: Option<SavedPlace>,
+    /// It finishes what it accepted until then, ms of CLOCK_BOOTTIME.
+    #[serde(default)]
+    pub draining_until: Option<u64>,
 }
 
 /// How far a run is.
@@ -296,9 +346,27 @@ mod tests {
                     started,
                     listening,
                     ready,
+                    agent: ready,
+                    place: ready.then(place),
+                    draining_until: ready.then_some(started),
                 }
             },
         )
+    }
+
+    fn place() -> SavedPlace {
+        SavedPlace {
+            cwd: "/srv".to_owned(),
+            script: "/srv/a.js".to_owned(),
+        }
+    }
+
+    fn revision(number: u32, app: &SavedApp) -> SavedRevision {
+        SavedRevision {
+            number,
+            app: app.clone(),
+            place: Some(place()),
+        }
     }
 
     fn idles() -> impl Strategy<Value = SavedIdle> {
@@ -340,13 +408,17 @@ mod tests {
             any::<bool>(),
             option::of(any::<i64>()),
         );
-        let maps = (maps(), maps());
+        let app = (maps(), maps()).prop_map(|(description, env)| SavedApp { description, env });
         let runs = prop::collection::vec(runs(), 0..3);
-        (counts, times, texts, axm, wish, maps, runs).prop_map(
-            |(counts, times, texts, axm, wish, maps, runs)| SavedProcess {
+        (counts, times, texts, axm, wish, app, runs).prop_map(
+            |(counts, times, texts, axm, wish, app, runs)| SavedProcess {
                 pm_id: counts.0,
-                description: maps.0,
-                env: maps.1,
+                keys: texts.1.iter().cloned().collect(),
+                revision: wish.3.then(|| revision(counts.1, &app)),
+                previous: wish.3.then(|| revision(counts.2, &app)),
+                successor: Some(app.clone()).filter(|_| wish.3),
+                description: app.description,
+                env: app.env,
                 instance: counts.1,
                 increment: wish.4,
                 unique_id: texts.0,

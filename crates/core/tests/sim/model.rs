@@ -153,6 +153,7 @@ pub(crate) fn run_of(event: &Event) -> Option<Incarnation> {
         Event::Spawned { run, .. }
         | Event::SpawnFailed { run, .. }
         | Event::Exited { run, .. }
+        | Event::Died { run, .. }
         | Event::TreeGone { run }
         | Event::Message { run, .. } => Some(*run),
         _ => None,
@@ -167,11 +168,12 @@ pub(crate) fn target(request: &Request) -> Option<PmId> {
         | Request::Restart(id, _)
         | Request::Reload(id, _)
         | Request::Delete(id)
+        | Request::Retire(id)
         | Request::Duplicate(id)
         | Request::ResetMeta(id)
         | Request::Signal(id, _)
         | Request::SetMonitored(id, _) => Some(*id),
-        Request::Start { .. } | Request::PrepareShutdown => None,
+        Request::Start { .. } | Request::Roll { .. } | Request::PrepareShutdown => None,
     }
 }
 
@@ -220,7 +222,10 @@ impl Model {
                     seen.was_asked_again |= due.is_some_and(|at| *at <= now.wall);
                 }
             }
-            Event::TreeGone { .. } | Event::Probed { .. } | Event::Sampled(_) => {}
+            Event::Died { .. }
+            | Event::TreeGone { .. }
+            | Event::Probed { .. }
+            | Event::Sampled(_) => {}
         }
     }
 
@@ -293,6 +298,7 @@ impl Model {
             Action::Kill { run, signal, .. } => self.see_kill(*run, *signal, now)?,
             Action::Signal { run, .. }
             | Action::AskToShutDown { run }
+            | Action::TakeTraffic { run, .. }
             | Action::Drain { run, .. }
             | Action::Probe { run, .. } => {
                 self.known(*run)?;
@@ -336,7 +342,7 @@ impl Model {
                 }
             }
             Action::Exit => self.n_exits += 1,
-            Action::Log(_) => {}
+            Action::Log(_) | Action::Record(_) => {}
         }
         Ok(())
     }

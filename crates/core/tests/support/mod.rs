@@ -40,6 +40,7 @@ pub(crate) fn spec(name: &str) -> AppSpec {
         reload: ReloadPolicy::default(),
         listen: Vec::new(),
         agent: true,
+        release: None,
         autostart: true,
         is_module: false,
         unique_id: String::new(),
@@ -59,5 +60,6 @@ pub(crate) fn settings(max_processes: u32) -> Settings {
             cpu_count: 2,
             unique_id: String::new(),
         },
+        agent: None,
     }
 }

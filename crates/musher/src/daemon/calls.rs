@@ -40,6 +40,8 @@ impl Hub {
                 self.waiting.insert(id, (answer, reply));
                 self.handle(Event::Request(id, request));
             }
+            Call::History { name, limit } => self.history(name, limit, reply),
+            Call::CollectGarbage { id } => self.collect_garbage(id, reply, now),
             Call::ReloadLogs => self.reload_logs(reply),
             Call::Watch { .. } => reply.send(&value_body(json!({ "success": true }))),
             Call::KillMe { pid } => self.kill_me(pid, now),
@@ -73,6 +75,15 @@ impl Hub {
                 answer(reply, self.notify(id, &action, manually, now));
             }
         }
+    }
+
+    /// Answers with the history, read off the loop.
+    fn history(&self, name: Option<String>, limit: u32, reply: ReplyTo) {
+        let answer = move |entries: Result<Vec<String>, String>| match entries {
+            Ok(entries) => reply.send_text(&format!("{{\"args\":[[{}]]}}", entries.join(","))),
+            Err(reason) => reply.send(&error_body(&format!("no history: {reason}"))),
+        };
+        self.store.read_history(name, limit, Box::new(answer));
     }
 
     /// Samples every living run and tells the supervisor.

@@ -8,6 +8,7 @@ use super::activation::Activation;
 use super::balance::{self, Balancer};
 use super::bus::Bus;
 use super::children::{Child, Children, Ends};
+use super::garbage::Garbage;
 use super::journal;
 use super::keeping::Keeping;
 use super::logs::{LogPump, Source};
@@ -16,6 +17,7 @@ use super::probe::Prober;
 use super::rpc::ReplyTo;
 use super::sample::Sampler;
 use super::store::Store;
+use super::store::history::Entry;
 use super::tree::Scope;
 use crate::files::{Durability, replace};
 use crate::keeper::client::KeeperClient;
@@ -23,13 +25,14 @@ use crate::paths::Paths;
 use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::log::Stream;
 use musher_core::supervisor::{
-    Action, Event, Reply, RequestError, SpawnFailure, SpawnPlan, Supervisor,
+    Action, Event, Record, Reply, RequestError, SpawnFailure, SpawnPlan, Supervisor,
 };
 use musher_core::time::Now;
 use musher_core::wire::bus as payload;
+use musher_core::wire::receipt;
 use musher_core::wire::rpc::Answer;
 use serde_json::Value;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -52,6 +55,7 @@ pub(crate) struct Hub {
     pub(crate) store: Store,
     pub(crate) keeper: Option<KeeperClient>,
     pub(crate) keeping: Keeping,
+    pub(crate) garbage: Garbage,
     pub(crate) sampler: Sampler,
     pub(crate) paths: Paths,
     pub(crate) boot_id: String,
@@ -99,7 +103,7 @@ impl Hub {
             boot_id,
         } = parts;
         Hub {
-            prober: Prober::new(children.events()),
+            prober: Prober::new(children.events(), children.scout.clone()),
             activation: Activation::default(),
             supervisor,
             children,
@@ -109,6 +113,7 @@ impl Hub {
             store,
             keeper,
             keeping,
+            garbage: Garbage::default(),
             sampler: Sampler::default(),
             paths,
             boot_id,
@@ -176,7 +181,11 @@ impl Hub {
             }
             Action::AskToShutDown { run } => self.balancer.send(run, b"\"shutdown\"".to_vec()),
             Action::Detach { run } => self.balancer.detach(run),
-            Action::Drain { run, .. } => self.balancer.detach(run),
+            Action::Drain {
+                run,
+                limit,
+                websockets,
+            } => self.balancer.drain(run, limit, websockets),
             Action::Probe { run, kind, probe } => self.probe(run, kind, *probe, now),
             Action::Forget { run } => self.forget(run),
             Action::Slots { app, live } => {
@@ -194,6 +203,8 @@ impl Hub {
                     self.bus.publish("process:event", &event);
                 }
             }
+            Action::TakeTraffic { .. } => {}
+            Action::Record(record) => self.record(&record, now),
             Action::Log(line) => self.log(&line, now),
             Action::Persist(pm_id) => self.persist(pm_id, now),
             Action::Erase(pm_id) => self.store.erase(pm_id.0),
@@ -294,6 +305,7 @@ impl Hub {
         self.pump.finish(run);
         self.balancer.forget(run);
         self.prober.forget(run);
+        self.garbage.forget(run);
         if let Some(child) = self.children.get(run) {
             let serving = self
                 .supervisor
@@ -336,6 +348,29 @@ impl Hub {
             .save(pm_id.0, saved.encode(), self.supervisor.last_run().0);
     }
 
+    /// Keeps a record in the history: an exit under its app, a reload under
+    /// each app it was about.
+    fn record(&self, record: &Record, now: Now) {
+        match record {
+            Record::Exit(exit) => self.store.record(Entry {
+                app: exit.app.name.clone(),
+                at: now.wall.0,
+                json: receipt::exit(exit, now.wall).to_string(),
+            }),
+            Record::Reload(rolled) => {
+                let json = receipt::receipt(rolled).to_string();
+                let apps: BTreeSet<&str> = rolled.parts.iter().map(|p| &*p.app.name).collect();
+                for app in apps {
+                    self.store.record(Entry {
+                        app: app.to_owned(),
+                        at: rolled.began.0,
+                        json: json.clone(),
+                    });
+                }
+            }
+        }
+    }
+
     fn reply(&mut self, id: RequestId, outcome: &Result<Reply, RequestError>, now: Now) {
         let Some((answer, reply)) = self.waiting.remove(&id) else {
             return;
@@ -347,6 +382,7 @@ impl Hub {
             | Answer::Stopped
             | Answer::SoftReloaded(_)
             | Answer::Monitored(_)
+            | Answer::Rolled
             | Answer::Nothing => Vec::new(),
         };
         self.answers.push((reply, answer.body(outcome, &all)));

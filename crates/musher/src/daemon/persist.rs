@@ -4,29 +4,27 @@
 //! phases) starts over in the new daemon, on the safe side: later, never sooner.
 
 use super::children::Children;
-use musher_core::app::{AppSpec, ExecMode, description};
+use musher_core::app::{AppSpec, ExecMode, Place, description};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
+use musher_core::supervisor::health::Health;
 use musher_core::supervisor::lifecycle::WORKER_ONLINE_BOUND;
-use musher_core::supervisor::process::{Process, Rest, Second, Want};
+use musher_core::supervisor::process::{Process, Rest, Revision, Second, Want};
 use musher_core::supervisor::reload::DEFAULT_PROOF;
 use musher_core::supervisor::restart::History;
 use musher_core::supervisor::run::{Phase, Run, Rung, Said, Stopping};
 use musher_core::time::{Millis, Mono, Now, Wall};
 use musher_core::view::Axm;
 use musher_core::wire::state::{
-    SavedAxm, SavedExit, SavedIdle, SavedPhase, SavedProcess, SavedRole, SavedRun, SavedWant,
+    SavedApp, SavedAxm, SavedExit, SavedIdle, SavedPhase, SavedPlace, SavedProcess, SavedRevision,
+    SavedRole, SavedRun, SavedWant,
 };
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Returns the record of a process. Runs the kernel no longer has are left out.
 pub(crate) fn save(p: &Process, children: &Children, boot_id: &str, now: Now) -> SavedProcess {
-    let mut description = description::to_description(&p.spec);
-    let env = match description.remove("env") {
-        Some(Value::Object(env)) => env,
-        _ => Map::new(),
-    };
+    let SavedApp { description, env } = save_app(&p.spec);
     let mut runs = Vec::new();
     let places = [
         (p.serving.as_ref(), SavedRole::Current),
@@ -74,6 +72,73 @@ pub(crate) fn save(p: &Process, children: &Children, boot_id: &str, now: Now) ->
         version: p.facts.version.clone(),
         node_version: p.facts.node_version.clone(),
         runs,
+        keys: p.keys.iter().cloned().collect(),
+        revision: p.revision.as_ref().map(save_revision),
+        previous: p.previous.as_ref().map(save_revision),
+        successor: match &p.second {
+            Some(Second::Successor { run, .. }) => Some(save_app(&run.spec)),
+            Some(Second::Leaving(_)) | None => None,
+        },
+    }
+}
+
+fn save_app(spec: &AppSpec) -> SavedApp {
+    let mut description = description::to_description(spec);
+    let env = match description.shift_remove("env") {
+        Some(Value::Object(env)) => env,
+        _ => Map::new(),
+    };
+    SavedApp { description, env }
+}
+
+fn load_app(
+    app: &SavedApp,
+    unique_id: &str,
+    defaults: &description::Defaults,
+) -> Result<Arc<AppSpec>, String> {
+    let mut attributes = app.description.clone();
+    attributes.insert("env".to_owned(), Value::Object(app.env.clone()));
+    attributes.insert("unique_id".to_owned(), unique_id.into());
+    let spec = description::spec(&attributes, defaults).map_err(|errors| {
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        texts.join("; ")
+    })?;
+    Ok(Arc::new(spec))
+}
+
+fn save_revision(revision: &Revision) -> SavedRevision {
+    SavedRevision {
+        number: revision.number,
+        app: save_app(&revision.spec),
+        place: revision.place.as_ref().map(save_place),
+    }
+}
+
+/// Returns a release of a record; one this musher does not accept is no release
+/// to go back to.
+fn load_revision(
+    saved: &SavedRevision,
+    unique_id: &str,
+    defaults: &description::Defaults,
+) -> Option<Revision> {
+    Some(Revision {
+        number: saved.number,
+        spec: load_app(&saved.app, unique_id, defaults).ok()?,
+        place: saved.place.as_ref().map(load_place),
+    })
+}
+
+fn save_place(place: &Place) -> SavedPlace {
+    SavedPlace {
+        cwd: place.cwd.clone(),
+        script: place.script.clone(),
+    }
+}
+
+fn load_place(place: &SavedPlace) -> Place {
+    Place {
+        cwd: place.cwd.clone(),
+        script: place.script.clone(),
     }
 }
 
@@ -116,6 +181,15 @@ fn save_run(run: &Run, role: SavedRole, children: &Children, boot_id: &str) -> O
         started: run.started.0,
         listening: run.said.listening.iter().cloned().collect(),
         ready: run.said.ready,
+        agent: run.said.agent,
+        place: run.place.as_ref().map(save_place),
+        draining_until: match &run.phase {
+            Phase::Stopping(stopping) => match stopping.rung {
+                Rung::Draining { ask_at } => Some(ask_at.0),
+                Rung::Asked { .. } | Rung::Killed { .. } | Rung::Stuck => None,
+            },
+            Phase::Spawning | Phase::Launching { .. } | Phase::Online { .. } => None,
+        },
     })
 }
 
@@ -129,14 +203,14 @@ pub(crate) fn load(
     now: Now,
     is_alive: &mut dyn FnMut(&SavedRun) -> bool,
 ) -> Result<Process, String> {
-    let mut attributes = saved.description.clone();
-    attributes.insert("env".to_owned(), Value::Object(saved.env.clone()));
-    attributes.insert("unique_id".to_owned(), saved.unique_id.clone().into());
-    let spec = description::spec(&attributes, defaults).map_err(|errors| {
-        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        texts.join("; ")
-    })?;
-    let spec = Arc::new(spec);
+    let app = SavedApp {
+        description: saved.description.clone(),
+        env: saved.env.clone(),
+    };
+    let unique_id = &saved.unique_id;
+    let spec = load_app(&app, unique_id, defaults)?;
+    let successor = saved.successor.as_ref();
+    let successor = successor.and_then(|app| load_app(app, unique_id, defaults).ok());
     let mut p = Process::new(
         PmId(saved.pm_id),
         Arc::clone(&spec),
@@ -160,9 +234,20 @@ pub(crate) fn load(
     };
     p.facts.version.clone_from(&saved.version);
     p.facts.node_version.clone_from(&saved.node_version);
+    p.keys = saved.keys.iter().cloned().collect();
+    let revision = |saved: &Option<SavedRevision>| {
+        let saved = saved.as_ref()?;
+        load_revision(saved, unique_id, defaults)
+    };
+    p.revision = revision(&saved.revision);
+    p.previous = revision(&saved.previous);
     for saved_run in &saved.runs {
+        let spec = match (saved_run.role, &successor) {
+            (SavedRole::Successor, Some(spec)) => spec,
+            (SavedRole::Successor | SavedRole::Current | SavedRole::Predecessor, _) => &spec,
+        };
         if is_alive(saved_run) {
-            place(&mut p, saved_run, &spec, now);
+            place(&mut p, saved_run, spec, now);
         }
     }
     Ok(p)
@@ -205,15 +290,23 @@ fn place(p: &mut Process, saved: &SavedRun, spec: &Arc<AppSpec>, now: Now) {
     run.said = Said {
         online: saved.phase == SavedPhase::Online,
         ready: saved.ready,
+        agent: saved.agent,
         listening: saved.listening.iter().cloned().collect(),
     };
+    run.place = saved.place.as_ref().map(load_place);
     run.phase = load_phase(saved, spec, now);
+    run.health = match (&run.phase, saved.role) {
+        // It was well when the daemon died, as far as anybody knew.
+        (Phase::Online { .. }, SavedRole::Current) => Health::resume(&spec.probes, now.mono),
+        _ => Health::begin(&spec.probes, now.mono),
+    };
     match saved.role {
         SavedRole::Current => p.serving = Some(run),
         SavedRole::Successor => {
             p.second = Some(Second::Successor {
                 run,
                 prove_by: now.mono + DEFAULT_PROOF,
+                proven: None,
                 started_at: Wall(now.wall.0 - span_since(saved.started, now)),
                 facts: Box::default(),
             });
@@ -246,8 +339,13 @@ fn load_phase(saved: &SavedRun, spec: &AppSpec, now: Now) -> Phase {
             }
         },
         SavedPhase::Stopping => Phase::Stopping(Stopping {
-            rung: Rung::Asked {
-                kill_at: now.mono + spec.stop.kill_timeout,
+            rung: match saved.draining_until {
+                Some(ask_at) => Rung::Draining {
+                    ask_at: Mono(ask_at),
+                },
+                None => Rung::Asked {
+                    kill_at: now.mono + spec.stop.kill_timeout,
+                },
             },
             exited: None,
             tree_gone: false,

@@ -11,6 +11,7 @@ mod http;
 mod question;
 
 use super::balance::{Injector, Probed};
+use super::scout::Scout;
 use musher_core::app::probe::{Check, HttpCheck, ProbeKind};
 use musher_core::cluster::probing::Refusal;
 use musher_core::id::Incarnation;
@@ -64,15 +65,18 @@ pub(crate) struct Prober {
     /// By run: whoever holds the other end goes on.
     asked: HashMap<Incarnation, Vec<oneshot::Sender<()>>>,
     room: Rc<Semaphore>,
+    scout: Scout,
 }
 
 impl Prober {
-    /// Answers go to `events`: one for each question.
-    pub(crate) fn new(events: UnboundedSender<Event>) -> Prober {
+    /// Answers go to `events`: one for each question. `scout` finds what is
+    /// left of commands.
+    pub(crate) fn new(events: UnboundedSender<Event>, scout: Scout) -> Prober {
         Prober {
             events,
             asked: HashMap::new(),
             room: Rc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            scout,
         }
     }
 
@@ -87,7 +91,7 @@ impl Prober {
             kind: question.kind,
             events: self.events.clone(),
         };
-        let room = Rc::clone(&self.room);
+        let (room, scout) = (Rc::clone(&self.room), self.scout.clone());
         tokio::task::spawn_local(async move {
             let mut forgotten = forgotten;
             // The semaphore is never closed.
@@ -96,7 +100,7 @@ impl Prober {
                 _ = &mut forgotten => return,
                 permit = room.acquire() => permit,
             };
-            question.ask(answer, forgotten).await;
+            question.ask(&scout, answer, forgotten).await;
             drop(permit);
         });
     }
@@ -132,9 +136,9 @@ impl Answer {
 }
 
 impl Question {
-    async fn ask(self, answer: Answer, mut forgotten: oneshot::Receiver<()>) {
+    async fn ask(self, scout: &Scout, answer: Answer, mut forgotten: oneshot::Receiver<()>) {
         if let Way::Command(plan) = &self.way {
-            return exec::ask(plan, self.timeout, answer, forgotten).await;
+            return exec::ask(plan, self.timeout, scout, answer, forgotten).await;
         }
         let asking = tokio::time::timeout(self.timeout, self.connect_and_ask());
         let outcome = tokio::select! {

@@ -4,15 +4,18 @@
 //! own: the loop hands over the newest record and goes on, and answers wait
 //! for their turn with [`Store::after_writing`]. The hand-over holds at most one
 //! record per process, so it is bounded by the number of processes, however
-//! slow the disk is. Never read again after the start.
+//! slow the disk is. Nothing but the history is read after the start.
 
 use super::journal;
+use history::Entry;
 use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+
+pub(crate) mod history;
 
 /// Version of the tables; a newer one is refused, never misread.
 const SCHEMA_VERSION: i64 = 1;
@@ -88,11 +91,20 @@ struct Shared {
 /// Something to be done when everything handed over before is written.
 pub(crate) type Then = Box<dyn FnOnce() + Send>;
 
+/// A question about the history, answered on the writer's thread.
+struct Query {
+    app: Option<String>,
+    limit: u32,
+    answer: Box<dyn FnOnce(Result<Vec<String>, String>) + Send>,
+}
+
 #[derive(Default)]
 struct Pending {
     batch: Batch,
     /// Bounded by the calls in flight, whose answers these are.
     then: Vec<Then>,
+    /// Bounded by the calls in flight too.
+    queries: Vec<Query>,
     is_writing: bool,
     closing: bool,
     n_failed: u64,
@@ -105,6 +117,8 @@ struct Batch {
     records: BTreeMap<u32, Option<String>>,
     /// Newest TLS ticket keys per name.
     tickets: BTreeMap<String, String>,
+    /// At most [`history::MAX_WAITING`].
+    history: VecDeque<Entry>,
     last_run: Option<u64>,
 }
 
@@ -159,6 +173,29 @@ impl Store {
     /// Hands over TLS ticket keys, which all workers of an app share.
     pub(crate) fn save_ticket(&self, name: String, data: String) {
         lock(&self.shared.pending).batch.tickets.insert(name, data);
+        self.shared.wake.notify_one();
+    }
+
+    /// Adds to the history of an app.
+    pub(crate) fn record(&self, entry: Entry) {
+        let mut pending = lock(&self.shared.pending);
+        pending.batch.remember(entry);
+        self.shared.wake.notify_one();
+    }
+
+    /// Reads the newest entries of the history, those of one app or all, and
+    /// calls `answer` with them, the oldest first.
+    pub(crate) fn read_history(
+        &self,
+        app: Option<String>,
+        limit: u32,
+        answer: Box<dyn FnOnce(Result<Vec<String>, String>) + Send>,
+    ) {
+        if self.thread.is_none() {
+            return answer(Err("the state database has no writer".to_owned()));
+        }
+        let query = Query { app, limit, answer };
+        lock(&self.shared.pending).queries.push(query);
         self.shared.wake.notify_one();
     }
 
@@ -247,6 +284,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "cache_size", -256)?;
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    history::prepare(connection)?;
     if found == 0 {
         connection.execute_batch(
             "BEGIN;
@@ -287,10 +325,10 @@ fn read(connection: &Connection) -> rusqlite::Result<Loaded> {
 fn write_until_closed(connection: &Connection, shared: &Shared) {
     let mut is_failing = false;
     loop {
-        let (batch, then, closing) = {
+        let (batch, then, queries, closing) = {
             let mut pending = lock(&shared.pending);
             pending.is_writing = false;
-            while pending.batch.is_empty() && pending.then.is_empty() && !pending.closing {
+            while pending.is_idle() && !pending.closing {
                 pending = shared
                     .wake
                     .wait(pending)
@@ -298,7 +336,9 @@ fn write_until_closed(connection: &Connection, shared: &Shared) {
             }
             pending.is_writing = true;
             let batch = std::mem::take(&mut pending.batch);
-            (batch, std::mem::take(&mut pending.then), pending.closing)
+            let then = std::mem::take(&mut pending.then);
+            let queries = std::mem::take(&mut pending.queries);
+            (batch, then, queries, pending.closing)
         };
         let written = if batch.is_empty() {
             Ok(())
@@ -308,6 +348,10 @@ fn write_until_closed(connection: &Connection, shared: &Shared) {
         tell(written.as_ref().err(), &mut is_failing);
         for then in then {
             then();
+        }
+        for query in queries {
+            let entries = history::read(connection, query.app.as_deref(), query.limit);
+            (query.answer)(entries.map_err(|error| error.to_string()));
         }
         if written.is_err() {
             put_back(shared, batch);
@@ -362,6 +406,7 @@ fn write(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
             .prepare_cached("INSERT OR REPLACE INTO ticket (name, data) VALUES (?1, ?2)")?
             .execute([name, data])?;
     }
+    history::write(&transaction, batch.history.iter())?;
     if let Some(last_run) = batch.last_run {
         transaction
             .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
@@ -373,9 +418,22 @@ fn write(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
+impl Pending {
+    fn is_idle(&self) -> bool {
+        self.batch.is_empty() && self.then.is_empty() && self.queries.is_empty()
+    }
+}
+
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.tickets.is_empty()
+        self.records.is_empty() && self.tickets.is_empty() && self.history.is_empty()
+    }
+
+    fn remember(&mut self, entry: Entry) {
+        if self.history.len() == history::MAX_WAITING {
+            self.history.pop_front();
+        }
+        self.history.push_back(entry);
     }
 
     /// Adds what an older batch has and this one has not.
@@ -385,6 +443,10 @@ impl Batch {
         }
         for (name, data) in older.tickets {
             self.tickets.entry(name).or_insert(data);
+        }
+        let newer = std::mem::replace(&mut self.history, older.history);
+        for entry in newer {
+            self.remember(entry);
         }
         self.last_run = self.last_run.or(older.last_run);
     }

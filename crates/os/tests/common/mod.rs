@@ -68,7 +68,7 @@ pub fn start_with_channel(
         .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
         .collect();
     Ok(Child {
-        spawned: spawn(plan, &extra, stdio)?,
+        spawned: spawn(plan, &extra, None, stdio)?,
         stdout,
         stderr,
     })

@@ -49,6 +49,7 @@ pub(crate) fn spec() -> AppSpec {
         reload: crate::app::ReloadPolicy::default(),
         listen: Vec::new(),
         agent: true,
+        release: None,
         autostart: true,
         is_module: false,
         unique_id: "5c1c".into(),

@@ -1,6 +1,6 @@
 //! From the supervisor's reply to the value a method of PM2 calls back with.
 
-use super::super::pm2_env;
+use super::super::{pm2_env, receipt};
 use super::{CallError, METHODS};
 use crate::supervisor::request::{Reply, RequestError};
 use crate::view::ProcessView;
@@ -21,6 +21,8 @@ pub enum Answer {
     All,
     /// `{success: true, pm_id}`: monitor, unmonitor.
     Monitored(u32),
+    /// What became of a roll.
+    Rolled,
     /// No value.
     Nothing,
 }
@@ -39,6 +41,7 @@ impl Answer {
         let views: &[ProcessView] = match reply {
             Reply::Processes(views) => views,
             Reply::Process(view) => std::slice::from_ref(view),
+            Reply::Rolled(rolled) => return Some(receipt::receipt(rolled)),
             Reply::Done => &[],
         };
         match self {
@@ -51,7 +54,7 @@ impl Answer {
                 all.iter().map(pm2_env::stopped_reply).collect(),
             )),
             Answer::Monitored(pm_id) => Some(json!({ "success": true, "pm_id": pm_id })),
-            Answer::Nothing => None,
+            Answer::Nothing | Answer::Rolled => None,
         }
     }
 

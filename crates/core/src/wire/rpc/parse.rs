@@ -1,15 +1,19 @@
 //! From the body of a request to a [`Call`].
 
 use super::{
-    Addressee, Answer, Call, CallError, Describe, METHODS, ProfileKind, WatchChange, Watched,
+    Addressee, Answer, Call, CallError, Describe, METHODS, OWN_METHODS, ProfileKind, WatchChange,
+    Watched,
 };
 use crate::exit::Signal;
 use crate::id::PmId;
-use crate::supervisor::request::{Changes, Request};
+use crate::supervisor::request::{Changes, Request, RollTo};
 use serde_json::{Map, Value};
 
 /// How long a profile takes when the client does not say, ms.
 const DEFAULT_PROFILE_MS: u64 = 10_000;
+
+/// Entries of the history a client gets that does not say how many.
+const DEFAULT_HISTORY: u32 = 50;
 
 /// Stands in texts for an id that is not there.
 const UNDEFINED: &str = "undefined";
@@ -27,7 +31,8 @@ pub fn parse_call(body: &Value, describe: Describe<'_>) -> Result<Call, CallErro
     if method.is_empty() {
         return Err(CallError::NoMethod);
     }
-    if !METHODS.iter().any(|known| known.name == method) {
+    let is_pm2s = METHODS.iter().any(|known| known.name == method);
+    if !is_pm2s && !OWN_METHODS.contains(&method) {
         return Err(CallError::UnknownMethod(method.to_owned()));
     }
     let Value::Array(args) = &body["args"] else {
@@ -66,6 +71,9 @@ fn dispatch(
         "resetMetaProcessId" => by_id(Request::ResetMeta, Answer::All),
         "stopProcessId" => end(Request::Stop),
         "deleteProcessId" => end(Request::Delete),
+        "musherReload" => roll(arg, RollTo::Changed(changes(&arg["env"]))),
+        "musherRollback" => roll(arg, RollTo::Previous),
+        "musherRetire" => end(Request::Retire),
         "restartProcessId" => restart(arg),
         "reloadProcessId" => reload(arg),
         "softReloadProcessId" => soft_reload(arg),
@@ -84,6 +92,14 @@ fn dispatch(
         "killMe" => Ok(Call::KillMe {
             pid: arg["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()),
         }),
+        "musherHistory" => Ok(Call::History {
+            name: non_empty(&arg["name"]),
+            limit: number(&arg["limit"]).unwrap_or(DEFAULT_HISTORY),
+        }),
+        "musherGc" => {
+            let id = id_or_field(arg).ok_or_else(|| CallError::UnknownId(text(arg)))?;
+            Ok(Call::CollectGarbage { id })
+        }
         "reloadLogs" => Ok(Call::ReloadLogs),
         "profileCPU" => Ok(profile(ProfileKind::Cpu, arg)),
         "profileMEM" => Ok(profile(ProfileKind::Memory, arg)),
@@ -124,6 +140,18 @@ fn reload(opts: &Value) -> Result<Call, CallError> {
     let id = id(&opts["id"]).ok_or(CallError::UnknownIdReload)?;
     let request = Request::Reload(id, changes(&opts["env"]));
     Ok(Call::Request(request, Answer::Stopped))
+}
+
+fn roll(opts: &Value, to: RollTo) -> Result<Call, CallError> {
+    let ids = opts["ids"].as_array().map_or(&[][..], Vec::as_slice);
+    let targets: Option<Vec<PmId>> = ids.iter().map(id).collect();
+    let targets = targets.ok_or(CallError::UnknownIdReload)?;
+    let request = Request::Roll {
+        targets,
+        to,
+        parallel: number(&opts["parallel"]),
+    };
+    Ok(Call::Request(request, Answer::Rolled))
 }
 
 fn soft_reload(opts: &Value) -> Result<Call, CallError> {
@@ -254,6 +282,10 @@ fn profile(kind: ProfileKind, opts: &Value) -> Call {
         file: non_empty(&opts["pwd"]).unwrap_or_default(),
         timeout_ms: opts["timeout"].as_u64().unwrap_or(DEFAULT_PROFILE_MS),
     }
+}
+
+fn number(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|n| u32::try_from(n).ok())
 }
 
 /// Ids come as numbers and, from a command line, as text.

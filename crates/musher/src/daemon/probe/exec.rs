@@ -7,10 +7,12 @@
 use super::Answer;
 use crate::daemon::children::{exec_outcome, wait_shared};
 use crate::daemon::readable::readable;
+use crate::daemon::scout::Scout;
 use crate::daemon::tree::{Ending, Scope};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::supervisor::SpawnPlan;
 use musher_os::fd::{self, Blocking};
+use musher_os::kill::{Lineage, signal, signal_group};
 use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Stdio, Step};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,6 +29,7 @@ const MAX_LINE: usize = 300;
 pub(super) async fn ask(
     plan: &SpawnPlan,
     timeout: Duration,
+    scout: &Scout,
     answer: Answer,
     mut forgotten: oneshot::Receiver<()>,
 ) {
@@ -60,7 +63,7 @@ pub(super) async fn ask(
             answer.give(Err(format!("{about} did not end within {limit} ms{line}")));
         }
     }
-    command.end().await;
+    command.end(scout).await;
 }
 
 /// A command that was started. Dropping it kills what is left.
@@ -87,7 +90,7 @@ impl Command<'_> {
             pidfd,
             start_time,
             exec_pipe,
-        } = spawn::spawn(plan, &[], stdio)?;
+        } = spawn::spawn(plan, &[], None, stdio)?;
         Ok(Command {
             plan,
             pid,
@@ -147,18 +150,17 @@ impl Command<'_> {
     }
 
     /// Kills what is left of it and waits until nothing is.
-    async fn end(mut self) {
-        if let Some(gone) = self.kill() {
-            gone.await;
-            wait_shared(&self.pidfd).await;
-            self.reap();
+    async fn end(mut self, scout: &Scout) {
+        if self.is_reaped {
+            return;
         }
-    }
-
-    fn kill(&self) -> Option<impl Future<Output = ()> + use<>> {
-        let (pid, start_time) = (self.pid, self.start_time);
-        let begin = || Ending::begin(pid, start_time, Scope::Tree, Some(Signal::KILL));
-        (!self.is_reaped).then(begin).map(|ending| ending.gone())
+        let lineage = Lineage::of(self.pid, self.start_time);
+        let pidfd = Some(Rc::clone(&self.pidfd));
+        let ending = Ending::begin(scout, lineage, pidfd, Scope::Tree);
+        ending.send(Some(Signal::KILL));
+        ending.gone().await;
+        wait_shared(&self.pidfd).await;
+        self.reap();
     }
 
     fn last_line(&self) -> String {
@@ -177,7 +179,11 @@ impl Command<'_> {
 
 impl Drop for Command<'_> {
     fn drop(&mut self) {
-        drop(self.kill());
+        // The daemon ends: there is no time to look for its tree, but its
+        // session is mostly one process group.
+        if !self.is_reaped && signal_group(self.pidfd.as_fd(), Signal::KILL).is_err() {
+            let _ = signal(self.pidfd.as_fd(), Signal::KILL);
+        }
     }
 }
 

@@ -118,7 +118,7 @@ fn ask_all(questions: Vec<Question>) -> Vec<Result<(), String>> {
         for question in questions {
             let (events, mut inbox) = unbounded_channel();
             let limit = question.timeout + SLACK;
-            let mut prober = Prober::new(events);
+            let mut prober = Prober::new(events, Scout::start().unwrap());
             prober.ask(question);
             answers.push(async move {
                 let event = tokio::time::timeout(limit, inbox.recv()).await;
@@ -370,7 +370,7 @@ fn a_command_that_does_not_end_is_killed_with_its_tree() {
     let (question, path) = for_ever(dir.path());
     in_loop(async {
         let (events, mut inbox) = unbounded_channel();
-        let mut prober = Prober::new(events);
+        let mut prober = Prober::new(events, Scout::start().unwrap());
         prober.ask(Question {
             timeout: Duration::from_secs(2),
             ..question
@@ -404,7 +404,7 @@ fn what_is_forgotten_is_not_answered_and_its_command_is_killed() {
     });
     in_loop(async {
         let (events, mut inbox) = unbounded_channel();
-        let mut prober = Prober::new(events);
+        let mut prober = Prober::new(events, Scout::start().unwrap());
         prober.ask(question);
         prober.ask(super::tests::question(http(port), Way::Address, SLACK * 3));
         until("the command", || pids_in(&path).is_some()).await;
