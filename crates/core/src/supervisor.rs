@@ -26,7 +26,7 @@ pub mod run;
 mod trigger;
 
 pub use action::{Action, AppKey, Channel, Output, ProcessEvent, SpawnPlan};
-pub use event::{AppMessage, Drained, Event, Sample, SpawnFailure};
+pub use event::{AppMessage, Drained, Event, Oom, Sample, SpawnFailure};
 pub use process::{Process, Want};
 pub use record::{ExitRecord, Record};
 pub use request::{Changes, Reply, Request, RequestError};
@@ -149,6 +149,12 @@ impl Supervisor {
             }),
             Event::SpawnFailed { run, reason, kind } => self.with_run(run, now, out, |p, ctx| {
                 lifecycle::on_spawn_failed(p, run, &reason, kind, ctx);
+            }),
+            Event::Died { run, oom } => self.with_run(run, now, out, |p, ctx| {
+                if let Some(run) = p.run_mut(run) {
+                    let at = ctx.now.mono;
+                    run.died.get_or_insert(run::Died { at, oom });
+                }
             }),
             Event::Exited { run, status } => self.with_run(run, now, out, |p, ctx| {
                 lifecycle::on_exited(p, run, status, ctx);

@@ -142,7 +142,7 @@ pub fn advance(p: &mut Process, id: Incarnation, ctx: &mut Ctx<'_>) {
             ExecMode::Cluster => run.said.online,
         }
     };
-    if is_ready && run.health.owes(&run.spec.probes).is_none() {
+    if is_ready && run.died.is_none() && run.health.owes(&run.spec.probes).is_none() {
         become_online(p, id, ctx);
     }
 }
@@ -204,7 +204,7 @@ pub fn on_spawn_failed(
     }
     p.reason = Some(reason.to_owned());
     fail_launch(p, reason, ctx);
-    decide(p, Ending::SpawnFailed(kind), started, ctx);
+    decide(p, Ending::SpawnFailed(kind), (started, ctx.now.mono), ctx);
 }
 
 /// The main process of a run ended.
@@ -224,7 +224,7 @@ pub fn on_exited(p: &mut Process, id: Incarnation, status: ExitStatus, ctx: &mut
         emit(p, ProcessEvent::Exit, false, ctx);
         return;
     }
-    let (started, was_online) = (run.started, run.is_online());
+    let was_online = run.is_online();
     let ended = run.clone();
     ctx.out.push(Action::Forget { run: id });
     ctx.ids.release(id);
@@ -235,11 +235,12 @@ pub fn on_exited(p: &mut Process, id: Incarnation, status: ExitStatus, ctx: &mut
         return;
     }
     p.serving = None;
-    p.reason = Some(exit_reason(status));
+    p.reason = Some(ended.exit_reason(status));
     if !was_online {
         fail_launch(p, &format!("ended ({status}) before it was ready"), ctx);
     }
-    decide(p, Ending::Exited(status), started, ctx);
+    let life = (ended.started, ended.ended_at(ctx.now.mono));
+    decide(p, Ending::Exited(status), life, ctx);
     let followed = follow_up(p, ctx);
     record_exit(p, &ended, status, Some(&followed), ctx);
 }
@@ -266,7 +267,7 @@ fn record_exit(p: &Process, run: &Run, status: ExitStatus, note: Option<&str>, c
             run: run.id,
             pid: run.pid,
             status,
-            lived: ctx.now.mono.since(run.started),
+            lived: run.ended_at(ctx.now.mono).since(run.started),
             was_asked: run.is_stopping(),
             note: note.map(str::to_owned),
         }))));
@@ -282,12 +283,12 @@ pub fn on_tree_gone(p: &mut Process, id: Incarnation) {
 }
 
 /// Asks the policy what follows an unasked end, and books it.
-fn decide(p: &mut Process, ending: Ending, started: Mono, ctx: &mut Ctx<'_>) {
+fn decide(p: &mut Process, ending: Ending, (started, ended): (Mono, Mono), ctx: &mut Ctx<'_>) {
     let is_exit = matches!(ending, Ending::Exited(_));
     p.rest = Rest::Stopped;
     let decision = if p.want == Want::Up {
         let spec = p.spec.clone();
-        verdict(&spec.restart, &mut p.history, ending, started, ctx.now.mono)
+        verdict(&spec.restart, &mut p.history, ending, started, ended)
     } else {
         Verdict::Stop
     };
@@ -489,12 +490,4 @@ fn log_exit(p: &Process, status: ExitStatus, ctx: &mut Ctx<'_>) {
         p.pm_id,
         status.code()
     )));
-}
-
-fn exit_reason(status: ExitStatus) -> String {
-    match status {
-        ExitStatus::Code(code) => format!("the last run ended with exit code {code}"),
-        ExitStatus::Signal(signal) => format!("the last run was ended by {signal}"),
-        ExitStatus::Unknown => "the last run ended; how is not known".to_owned(),
-    }
 }

@@ -29,6 +29,8 @@ pub(super) struct DescribeOptions<'a> {
     pub(super) now_ms: i64,
     /// The caller's environment, to compare with.
     pub(super) local_env: &'a [(String, String)],
+    /// The control group of a run's main process, if it has one.
+    pub(super) group_of: &'a dyn Fn(u32) -> Option<String>,
 }
 
 /// Returns the text that describes a process.
@@ -108,6 +110,9 @@ fn rows(process: Process<'_>, options: &DescribeOptions<'_>) -> Vec<Vec<Cell>> {
     if status == "errored" || options.style == Style::Musher {
         rows.extend(process.reason().map(|reason| ("reason", reason.to_owned())));
     }
+    if status == "online" && options.style == Style::Musher {
+        rows.push(("process tree", tree(process, options)));
+    }
     rows.extend(agent(process, options));
     rows.extend(without_effect(process));
     let status_color = table::status_color(status);
@@ -117,6 +122,15 @@ fn rows(process: Process<'_>, options: &DescribeOptions<'_>) -> Vec<Vec<Cell>> {
             vec![(label.to_owned(), Some(Color::Cyan)), (value, color)]
         })
         .collect()
+}
+
+/// Tells by what the processes of a run are known when it is ended.
+fn tree(process: Process<'_>, options: &DescribeOptions<'_>) -> String {
+    let pid = process.pid().and_then(|pid| u32::try_from(pid).ok());
+    match pid.and_then(options.group_of) {
+        Some(group) => format!("control group {group}"),
+        None => "descent, session and mark (no control group)".to_owned(),
+    }
 }
 
 /// Says why a Node app has no agent in it, once it has had the time to speak.
@@ -299,6 +313,7 @@ mod tests {
                 width: None,
                 now_ms: 0,
                 local_env: &[],
+                group_of: &|_| None,
             },
         );
         let labels: Vec<&str> = text

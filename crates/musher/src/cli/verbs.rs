@@ -258,6 +258,27 @@ pub(super) const VERBS: &[Verb] = &[
         commands::startup::undo,
     ),
     verb(
+        "rollback",
+        "id|name|namespace|all",
+        1,
+        "reload the release that served before",
+        commands::rollback::run,
+    ),
+    verb(
+        "history",
+        "[name]",
+        0,
+        "how runs ended and reloads went",
+        commands::history::run,
+    ),
+    verb(
+        "why",
+        "<name|id>",
+        1,
+        "why a process is in its state",
+        commands::history::why,
+    ),
+    verb(
         "ping",
         "",
         0,

@@ -1,4 +1,4 @@
-//! What PM2's environment variables set for the whole daemon, read once.
+//! What environment variables set for the whole daemon, read once.
 
 use super::journal;
 use crate::agent;
@@ -25,6 +25,12 @@ pub(crate) const SIGNALS: [Signal; 5] = [Signal::TERM, Signal::INT, Signal(3), S
 /// Returns how often memory is looked at: `PM2_WORKER_INTERVAL`, ms.
 pub(crate) fn worker_interval() -> Duration {
     Duration::from_millis(number("PM2_WORKER_INTERVAL").unwrap_or(30_000).max(10))
+}
+
+/// Returns whether runs may have control groups of their own:
+/// `MUSHER_CGROUPS=off` says no.
+pub(crate) fn control_groups() -> bool {
+    std::env::var("MUSHER_CGROUPS").as_deref() != Ok("off")
 }
 
 /// Returns the supervisor's bounds and the defaults of app attributes.
