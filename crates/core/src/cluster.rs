@@ -15,9 +15,11 @@
 //! not leave has every query answered exactly once.
 
 pub mod balancer;
+mod drain;
 mod group;
 mod lifetime;
 pub mod message;
+pub mod probing;
 mod sockets;
 mod takeover;
 mod worker;
@@ -29,7 +31,7 @@ use crate::supervisor::event::AppMessage;
 use crate::time::Mono;
 use balancer::Connection;
 use group::Group;
-use message::{Endpoint, FromWorker, Key, SocketOptions, ToWorker};
+use message::{Collected, Endpoint, FromWorker, Key, SocketOptions, ToWorker};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use worker::{Sent, Stage, Worker};
@@ -104,6 +106,13 @@ pub enum ClusterAction {
         /// Which.
         socket: SocketId,
     },
+    /// A worker took the connection of a probe, or refused it.
+    Probed {
+        /// Which.
+        connection: ConnectionId,
+        /// Which of the two.
+        is_taken: bool,
+    },
     /// Close musher's copy of a connection.
     CloseConnection {
         /// Which.
@@ -124,6 +133,13 @@ pub enum ClusterAction {
         run: Incarnation,
         /// What.
         message: AppMessage,
+    },
+    /// An agent has run the garbage collector.
+    Collected {
+        /// Whose.
+        run: Incarnation,
+        /// With what result.
+        collected: Collected,
     },
     /// Keep this for a later daemon: TLS ticket keys must outlive restarts, or
     /// every client's session ticket is void.
@@ -201,7 +217,8 @@ impl Primary {
         };
         let answer = match message {
             FromWorker::Handle if handle_arrived => ToWorker::HandleAck,
-            FromWorker::Handle => ToWorker::HandleNack,
+            // What did arrive is for `handed_over`.
+            FromWorker::Handle | FromWorker::HandOver(_) => ToWorker::HandleNack,
             FromWorker::SocketsClosedQuery(key) => ToWorker::SocketsClosed(key),
             FromWorker::SocketCountQuery(key) => ToWorker::SocketCount(key),
             FromWorker::HandleAck => {
@@ -209,6 +226,15 @@ impl Primary {
                 return;
             }
             FromWorker::Other => return,
+            FromWorker::AgentUp { node_version } => {
+                tell(run, AppMessage::AgentUp, out);
+                return tell(run, AppMessage::NodeVersion(node_version), out);
+            }
+            FromWorker::Metrics(metrics) => return tell(run, AppMessage::Monitor(metrics), out),
+            FromWorker::Drained(drained) => return tell(run, AppMessage::Drained(drained), out),
+            FromWorker::Collected(collected) => {
+                return out.push(ClusterAction::Collected { run, collected });
+            }
             FromWorker::Online
             | FromWorker::Query(_)
             | FromWorker::Listening(_)
@@ -251,6 +277,7 @@ impl Primary {
             return;
         };
         let succeeded = worker.stage != Stage::Serving && self.has_proven(&worker.app, worker.slot);
+        probing::on_gone(&worker, out);
         for connection in worker.unacked.values().rev() {
             self.take_back(*connection, None);
         }

@@ -5,12 +5,14 @@
 //! [`takeover`]). The loop never sleeps, never waits for a client, a child or a
 //! disk.
 
+mod activation;
 pub(crate) mod balance;
 pub(crate) mod bus;
 pub(crate) mod calendar;
 mod calls;
 pub(crate) mod children;
 mod doors;
+mod garbage;
 mod hub;
 pub(crate) mod journal;
 mod keeping;
@@ -19,6 +21,7 @@ pub(crate) mod logs;
 mod marks;
 mod package;
 mod persist;
+mod probe;
 pub(crate) mod readable;
 pub(crate) mod rpc;
 pub(crate) mod sample;
@@ -225,6 +228,7 @@ impl Hub {
                     let _ = keeper.drop_fd(&name);
                 }
             }
+            BalanceEvent::Collected { run, collected } => self.collected(run, collected),
             BalanceEvent::Ticket { name, data } => self.store.save_ticket(name, data.to_string()),
         }
     }

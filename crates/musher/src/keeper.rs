@@ -288,7 +288,15 @@ impl Keeper {
             return Some(ExitCode::SUCCESS);
         }
         daemon.explain_end(status, &self.args.exe);
-        self.retry(daemon.started.elapsed())
+        // SIGKILL is no daemon's own doing: pauses guard against one that fails
+        // by itself, and would only keep the next command waiting here.
+        let was_killed = status == ExitStatus::Signal(Signal::KILL);
+        let life = if was_killed {
+            LONG_LIFE
+        } else {
+            daemon.started.elapsed()
+        };
+        self.retry(life)
     }
 
     fn retry(&mut self, life: Duration) -> Option<ExitCode> {

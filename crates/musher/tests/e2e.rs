@@ -2,6 +2,8 @@
 
 mod harness;
 
+#[path = "e2e/agent.rs"]
+mod agent;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/cluster.rs"]
@@ -22,6 +24,8 @@ mod fork;
 mod full_disk;
 #[path = "e2e/keeper.rs"]
 mod keeper;
+#[path = "e2e/listen.rs"]
+mod listen;
 #[path = "e2e/logs.rs"]
 mod logs;
 #[path = "e2e/oom.rs"]

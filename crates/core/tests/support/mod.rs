@@ -38,6 +38,7 @@ pub(crate) fn spec(name: &str) -> AppSpec {
         balance: Balance::default(),
         probes: Probes::default(),
         reload: ReloadPolicy::default(),
+        listen: Vec::new(),
         agent: true,
         release: None,
         autostart: true,
@@ -59,5 +60,6 @@ pub(crate) fn settings(max_processes: u32) -> Settings {
             cpu_count: 2,
             unique_id: String::new(),
         },
+        agent: None,
     }
 }

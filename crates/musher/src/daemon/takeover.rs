@@ -19,6 +19,7 @@ use super::scout::Scout;
 use super::store::{Loaded, Store};
 use super::tree::{Ending, Scope};
 use super::{Inbox, journal, persist, settings};
+use crate::agent;
 use crate::keeper::client::{KeeperClient, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
@@ -90,7 +91,7 @@ pub(crate) fn set_up(
         ended: Vec::new(),
         left_behind: Vec::new(),
     };
-    let supervisor = past.supervisor(&loaded);
+    let supervisor = past.supervisor(&loaded, &paths);
     let Past {
         children,
         parked,
@@ -115,6 +116,7 @@ pub(crate) fn set_up(
     let mut hub = Hub::new(parts);
     reconnect(&mut hub, parked, loaded.tickets);
     hub.mourn(restored.exits, ended);
+    hub.release_all_sockets();
     let inbox = Inbox {
         children: children_inbox,
         balance: balance_inbox,
@@ -251,14 +253,20 @@ struct Past {
 }
 
 impl Past {
-    fn supervisor(&mut self, loaded: &Loaded) -> Supervisor {
+    fn supervisor(&mut self, loaded: &Loaded, paths: &Paths) -> Supervisor {
         let now = musher_os::clock::now();
-        let settings = settings::supervisor();
+        let settings = settings::supervisor(paths);
         let processes: Vec<Process> = loaded
             .records
             .iter()
             .filter_map(|(pm_id, record)| self.process(*pm_id, record, &settings.defaults, now))
             .collect();
+        if processes
+            .iter()
+            .all(|process| process.runs().next().is_none())
+        {
+            agent::remove_former(paths);
+        }
         self.left_behind = self.end_strangers(&processes);
         let calendar = Box::new(LocalCalendar::new());
         let last_run = Incarnation(loaded.last_run);
@@ -423,7 +431,11 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
                 let what = name.rsplit('/').next().unwrap_or_default().to_owned();
                 by_run.entry(run).or_default().insert(what, fd);
             }
-            None => hub.balancer.restore_listener(name, fd),
+            None => {
+                if let Err(fd) = hub.activation.restore(&name, fd) {
+                    hub.balancer.restore_listener(name, fd);
+                }
+            }
         }
     }
     let now = musher_os::clock::now();

@@ -1,12 +1,13 @@
 //! A small daemon for the tests: spawns apps, collects events, waits.
 
-use crate::daemon::balance::{BalanceEvent, Balancer, Child};
+use crate::daemon::balance::{BalanceEvent, Balancer, Child, Probed};
 use musher_core::app::Balance;
+use musher_core::app::agent::{NODE_OPTIONS, with_agent};
 use musher_core::cluster::takeover_seq;
 use musher_core::exit::Signal;
 use musher_core::id::Incarnation;
 use musher_core::supervisor::action::{AppKey, Channel, Output, SpawnPlan};
-use musher_core::supervisor::event::AppMessage;
+use musher_core::supervisor::event::{AppMessage, Drained};
 use musher_os::fd::{self, Blocking};
 use musher_os::spawn::{Spawned, Stdio, spawn};
 use serde_json::Value;
@@ -36,6 +37,8 @@ struct Started {
 pub(super) struct House {
     pub(super) port: u16,
     pub(super) channel: Channel,
+    /// Workers are started with the agent.
+    pub(super) agent: bool,
     balance: Balance,
     case: &'static str,
     dir: TempDir,
@@ -55,6 +58,7 @@ impl House {
         House {
             port: free_port(),
             channel: Channel::Worker,
+            agent: false,
             balance,
             case,
             dir: TempDir::new().unwrap(),
@@ -145,6 +149,12 @@ impl House {
         if self.channel == Channel::Worker {
             env.push(text("NODE_UNIQUE_ID", run.to_string()));
         }
+        if self.agent {
+            let path = self.dir.path().join("agent-0a.cjs");
+            std::fs::write(&path, crate::agent::SCRIPT).unwrap();
+            let options = with_agent(path.to_str().unwrap(), None);
+            env.push(text(NODE_OPTIONS, options));
+        }
         SpawnPlan {
             app: self.app(),
             slot,
@@ -155,6 +165,7 @@ impl House {
             cwd: apps.into(),
             run_as: None,
             channel: self.channel,
+            listen: Vec::new(),
             output: Output::default(),
             pid_path: String::new(),
             script,
@@ -286,6 +297,26 @@ impl House {
         });
     }
 
+    /// Waits for the end of a drain.
+    pub(super) fn wait_drained(&mut self, run: Incarnation) -> Drained {
+        let mut found = None;
+        self.until("the end of a drain", |house| {
+            found = house.events.iter().find_map(|event| match event {
+                BalanceEvent::Said {
+                    run: who,
+                    message: AppMessage::Drained(drained),
+                } if *who == run => Some(*drained),
+                _ => None,
+            });
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    pub(super) fn n_keys(&self, run: Incarnation) -> usize {
+        self.keys_of(run).len()
+    }
+
     pub(super) fn wait_listening(&mut self, run: Incarnation) {
         self.until("listening", |house| !house.keys_of(run).is_empty());
     }
@@ -300,6 +331,26 @@ impl House {
     pub(super) fn kill(&mut self, run: Incarnation) {
         send_kill(&self.children[&run].process);
         self.wait_exit(run);
+    }
+
+    /// Hands a connection to a worker, as a probe does.
+    pub(super) fn begin_probe(&self, run: Incarnation, port: u16) -> Probing {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let answer = self.balancer().injector().inject(run, port, theirs.into());
+        Probing { ours, answer }
+    }
+
+    /// Asks a worker; returns its answer, or why there is none.
+    pub(super) fn probe(&self, run: Incarnation, port: u16) -> Result<String, Option<Probed>> {
+        self.begin_probe(run, port).end()
+    }
+
+    pub(super) fn signal(&self, run: Incarnation, signal: Signal) {
+        musher_os::kill::signal(&self.children[&run].process.pidfd, signal).unwrap();
     }
 
     pub(super) fn pid_of(&self, run: Incarnation) -> u32 {
@@ -322,6 +373,22 @@ impl House {
 
     pub(super) fn output(&self, run: Incarnation) -> String {
         std::fs::read_to_string(self.dir.path().join(run.to_string())).unwrap_or_default()
+    }
+}
+
+/// A question on its way.
+pub(super) struct Probing {
+    ours: TcpStream,
+    answer: tokio::sync::oneshot::Receiver<Probed>,
+}
+
+impl Probing {
+    pub(super) fn end(self) -> Result<String, Option<Probed>> {
+        match self.answer.blocking_recv() {
+            Ok(Probed::Taken) => Ok(ask(self.ours).unwrap()),
+            Ok(other) => Err(Some(other)),
+            Err(_) => Err(None),
+        }
     }
 }
 
