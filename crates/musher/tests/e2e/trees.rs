@@ -233,6 +233,11 @@ fn a_manager_that_an_app_started_does_not_end_with_that_app() {
         assert!(output.is_ok_and(|output| output.status.success()));
         outer.wait("a deployment", || outer.log_has("deploy", "deployed"));
         let (daemon, app) = (inner.daemon_pid(), inner.pids("inner"));
+        let env = inner.of("inner")[0]["pm2_env"]["env"].clone();
+        assert!(
+            env["PATH"].is_string() && env["MUSHER_RUN"].is_null(),
+            "{env}"
+        );
         outer.ok(&["stop", "deploy"]);
         assert!(is_alive(i64::from(daemon)) && is_alive(app[0]), "{way}");
         assert_eq!(inner.pids("inner"), app);
