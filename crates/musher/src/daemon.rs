@@ -22,6 +22,7 @@ mod persist;
 pub(crate) mod readable;
 pub(crate) mod rpc;
 pub(crate) mod sample;
+mod saved;
 mod scout;
 mod settings;
 pub(crate) mod store;

@@ -53,7 +53,13 @@ fn an_app_that_was_killed_for_want_of_memory_is_said_to_be() {
     let reason = list[0]["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("SIGKILL, maybe by the kernel"), "{list:?}");
     // Somebody else's kill is not held against a run that began after it.
-    musher.ok(&["start", &Musher::app("silent.js"), "--name", "late", "--no-autorestart"]);
+    musher.ok(&[
+        "start",
+        &Musher::app("silent.js"),
+        "--name",
+        "late",
+        "--no-autorestart",
+    ]);
     crate::harness::kill(musher.pids("late")[0], "KILL");
     let list = musher.wait_status("late", 1, "stopped");
     assert_eq!(list[0]["reason"], "the last run was ended by SIGKILL");
