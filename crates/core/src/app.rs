@@ -6,6 +6,7 @@
 //! on. [`description`] turns one into the other and is the only place that
 //! does. Nothing here touches the file system: paths are already absolute.
 
+pub mod agent;
 pub mod attributes;
 pub mod description;
 pub mod env;

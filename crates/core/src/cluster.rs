@@ -15,6 +15,7 @@
 //! not leave has every query answered exactly once.
 
 pub mod balancer;
+mod drain;
 mod group;
 mod lifetime;
 pub mod message;
@@ -29,7 +30,7 @@ use crate::supervisor::event::AppMessage;
 use crate::time::Mono;
 use balancer::Connection;
 use group::Group;
-use message::{Endpoint, FromWorker, Key, SocketOptions, ToWorker};
+use message::{Collected, Endpoint, FromWorker, Key, SocketOptions, ToWorker};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use worker::{Sent, Stage, Worker};
@@ -125,6 +126,13 @@ pub enum ClusterAction {
         /// What.
         message: AppMessage,
     },
+    /// An agent has run the garbage collector.
+    Collected {
+        /// Whose.
+        run: Incarnation,
+        /// With what result.
+        collected: Collected,
+    },
     /// Keep this for a later daemon: TLS ticket keys must outlive restarts, or
     /// every client's session ticket is void.
     KeepTicket {
@@ -201,7 +209,8 @@ impl Primary {
         };
         let answer = match message {
             FromWorker::Handle if handle_arrived => ToWorker::HandleAck,
-            FromWorker::Handle => ToWorker::HandleNack,
+            // What did arrive is for `handed_over`.
+            FromWorker::Handle | FromWorker::HandOver(_) => ToWorker::HandleNack,
             FromWorker::SocketsClosedQuery(key) => ToWorker::SocketsClosed(key),
             FromWorker::SocketCountQuery(key) => ToWorker::SocketCount(key),
             FromWorker::HandleAck => {
@@ -209,6 +218,15 @@ impl Primary {
                 return;
             }
             FromWorker::Other => return,
+            FromWorker::AgentUp { node_version } => {
+                tell(run, AppMessage::AgentUp, out);
+                return tell(run, AppMessage::NodeVersion(node_version), out);
+            }
+            FromWorker::Metrics(metrics) => return tell(run, AppMessage::Monitor(metrics), out),
+            FromWorker::Drained(drained) => return tell(run, AppMessage::Drained(drained), out),
+            FromWorker::Collected(collected) => {
+                return out.push(ClusterAction::Collected { run, collected });
+            }
             FromWorker::Online
             | FromWorker::Query(_)
             | FromWorker::Listening(_)

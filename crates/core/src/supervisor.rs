@@ -32,6 +32,7 @@ pub use record::{ExitRecord, Record};
 pub use request::{Changes, Reply, Request, RequestError};
 pub use roll::{Outcome, Part, Receipt, RollTo};
 
+use crate::app::agent::Agent;
 use crate::app::description::Defaults;
 use crate::id::{Incarnation, PmId, RequestId};
 use crate::time::{Millis, Mono, Now, Wall};
@@ -59,6 +60,9 @@ pub struct Settings {
     pub max_processes: u32,
     /// Daemon-wide defaults of app attributes.
     pub defaults: Defaults,
+    /// The script that Node apps are started with; without one they are
+    /// started as they are.
+    pub agent: Option<Agent>,
 }
 
 /// Identities and who owns them.
@@ -256,6 +260,7 @@ impl Supervisor {
             out,
             ids: &mut self.ids,
             requests: &mut self.requests,
+            agent: self.settings.agent.as_ref(),
             ending,
         };
         change(process, &mut ctx);
@@ -287,6 +292,7 @@ impl Supervisor {
             out,
             ids: &mut self.ids,
             requests: &mut self.requests,
+            agent: self.settings.agent.as_ref(),
             ending: self.stage != Stage::Serving,
         };
         ctx.out.push(Action::Erase(id));

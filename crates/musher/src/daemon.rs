@@ -11,6 +11,7 @@ pub(crate) mod calendar;
 mod calls;
 pub(crate) mod children;
 mod doors;
+mod garbage;
 mod hub;
 pub(crate) mod journal;
 mod keeping;
@@ -226,6 +227,7 @@ impl Hub {
                     let _ = keeper.drop_fd(&name);
                 }
             }
+            BalanceEvent::Collected { run, collected } => self.collected(run, collected),
             BalanceEvent::Ticket { name, data } => self.store.save_ticket(name, data.to_string()),
         }
     }

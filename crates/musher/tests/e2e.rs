@@ -2,6 +2,8 @@
 
 mod harness;
 
+#[path = "e2e/agent.rs"]
+mod agent;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/cluster.rs"]

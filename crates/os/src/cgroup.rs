@@ -13,6 +13,11 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often the removal of the last groups is tried, and the pause between.
+const LAST_TRIES: u32 = 25;
+const LAST_PAUSE: Duration = Duration::from_millis(2);
 
 /// Where the groups of the runs of one home are made.
 #[derive(Debug)]
@@ -108,10 +113,16 @@ impl RunGroups {
 }
 
 impl Drop for RunGroups {
+    /// Removes what is left. A process that has ended is in its group for a
+    /// moment longer, which is waited for.
     fn drop(&mut self) {
-        let left = std::mem::take(&mut self.left);
-        for group in left {
-            self.remove_now(&group);
+        let mut left = std::mem::take(&mut self.left);
+        for _ in 0..LAST_TRIES {
+            left.retain(|group| !self.remove_now(group));
+            if left.iter().all(|group| group.is_populated() == Some(true)) {
+                return;
+            }
+            std::thread::sleep(LAST_PAUSE);
         }
     }
 }

@@ -39,6 +39,18 @@ pub(crate) struct Connection {
     refused_by: Vec<Incarnation>,
 }
 
+impl Connection {
+    /// Returns a connection of a group that arrived at this moment.
+    pub(super) fn new(group: GroupId, now: Mono) -> Connection {
+        Connection {
+            group,
+            accepted_at: now,
+            handed_at: now,
+            refused_by: Vec::new(),
+        }
+    }
+}
+
 /// The connections of a key that no worker has.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
@@ -86,14 +98,20 @@ impl Primary {
             out.push(ClusterAction::CloseConnection { connection });
             return;
         };
-        let held = Connection {
-            group: id,
-            accepted_at: now,
-            handed_at: now,
-            refused_by: Vec::new(),
-        };
+        self.hold(connection, Connection::new(id, now), now, out);
+    }
+
+    /// Takes a connection into the queue of its group, which exists.
+    pub(super) fn hold(
+        &mut self,
+        connection: ConnectionId,
+        held: Connection,
+        now: Mono,
+        out: &mut Vec<ClusterAction>,
+    ) {
+        let id = held.group;
         self.connections.insert(connection, held);
-        let group = self.groups.get_mut(&id).expect("it was just found");
+        let group = self.groups.get_mut(&id).expect("the caller found it");
         group.waiting_room.queue.push_back(connection);
         self.refresh(id, now, out);
     }

@@ -5,7 +5,7 @@
 //! wait. It is what is remembered and decides nothing.
 
 use super::balancer::Waiting;
-use super::message::{Endpoint, Key, Query, SocketName, SocketOptions};
+use super::message::{Endpoint, Key, Place, Query, SocketName, SocketOptions};
 use super::{GroupId, Primary, SocketId};
 use crate::app::Balance;
 use crate::id::Incarnation;
@@ -76,6 +76,22 @@ impl Group {
             && mine.address == reported.address
             && (mine.port == reported.port || (mine.port == 0 && real == reported.port))
             && (mine.port != 0 || mine.index == reported.index)
+    }
+
+    /// Returns where its connections come in, as an agent names it.
+    pub(super) fn place(&self) -> Place {
+        let Endpoint {
+            address,
+            port,
+            kind,
+            ..
+        } = &self.endpoint;
+        let address = address.as_deref().unwrap_or("null");
+        let port = match (port, &self.name) {
+            (0, Some(name)) => i32::from(name.port),
+            (port, _) => *port,
+        };
+        Place(format!("{address}:{port}:{}", kind.word()))
     }
 
     /// Returns the slot whose socket a worker of `slot` is given.

@@ -21,6 +21,8 @@ enum Step {
     Refusing { worker: usize, refusing: bool },
     Close { worker: usize, port: i32 },
     Detach { worker: usize },
+    Drain { worker: usize },
+    HandOver { worker: usize },
     Leave { worker: usize },
     Kill { worker: usize },
     KeepSlots { live: Vec<u32> },
@@ -47,6 +49,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(worker, refusing)| Step::Refusing { worker, refusing }),
         1 => (worker.clone(), port).prop_map(|(worker, port)| Step::Close { worker, port }),
         1 => worker.clone().prop_map(|worker| Step::Detach { worker }),
+        1 => worker.clone().prop_map(|worker| Step::Drain { worker }),
+        3 => worker.clone().prop_map(|worker| Step::HandOver { worker }),
         1 => worker.clone().prop_map(|worker| Step::Leave { worker }),
         2 => worker.prop_map(|worker| Step::Kill { worker }),
         1 => prop::sample::subsequence((0..SLOTS).collect::<Vec<_>>(), 0..=SLOTS as usize)
@@ -70,6 +74,8 @@ fn take(world: &mut World, step: Step) {
         }
         Step::Close { worker, port } => world.with(worker, |w, run| w.close(run, port)),
         Step::Detach { worker } => world.with(worker, World::detach),
+        Step::Drain { worker } => world.with(worker, World::drain),
+        Step::HandOver { worker } => world.with(worker, World::hand_over),
         Step::Leave { worker } => world.with(worker, World::leave),
         Step::Kill { worker } => world.with(worker, World::kill),
         Step::KeepSlots { live } => world.keep_slots(&live),
@@ -442,4 +448,92 @@ fn a_late_answer_to_a_former_daemon_is_no_answer_to_this_one() {
     assert!(before < takeover_seq(Mono(5 + 86_400_000)));
     let in_69_years = Mono(69 * 365 * 86_400_000);
     assert!(takeover_seq(in_69_years) < 1 << 53, "exact in JavaScript");
+}
+
+#[test]
+fn what_a_draining_worker_gives_back_is_served_by_another() {
+    for balance in [Balance::Even, Balance::Shared, Balance::RoundRobin] {
+        let mut world = World::new();
+        let old = world.start(0, balance);
+        world.listen(old, PORTS[0]);
+        for _ in 0..10 {
+            world.connect(PORTS[0], 0);
+        }
+        world.settle_as_is();
+        assert!(
+            world
+                .clients
+                .values()
+                .all(|fate| *fate == Fate::Served(old))
+        );
+        let successor = world.start(0, balance);
+        world.listen(successor, PORTS[0]);
+        world.settle_as_is();
+        world.drain(old);
+        world.settle_as_is();
+        for _ in 0..10 {
+            world.hand_over(old);
+        }
+        world.settle_as_is();
+        assert_eq!(world.n_moved, 10, "{balance:?}");
+        let served = world.clients.values();
+        assert!(
+            served
+                .into_iter()
+                .all(|fate| *fate == Fate::Served(successor))
+        );
+        assert_eq!(world.n_held(), 0, "{balance:?}");
+    }
+}
+
+#[test]
+fn a_worker_without_heir_is_told_to_give_nothing_back() {
+    let mut world = World::new();
+    let run = world.start(0, Balance::Even);
+    world.listen(run, PORTS[0]);
+    world.connect(PORTS[0], 0);
+    world.settle_as_is();
+    world.drain(run);
+    world.settle_as_is();
+    world.hand_over(run);
+    assert_eq!(world.n_moved, 0);
+    assert!(
+        world
+            .clients
+            .values()
+            .all(|fate| *fate == Fate::Served(run))
+    );
+}
+
+#[test]
+fn a_forged_hand_over_is_answered_and_closed() {
+    let mut primary = Primary::new(0);
+    let (run, fork) = (Incarnation(1), Incarnation(2));
+    primary.add(run, app(), 0, Balance::Even, Channel::Worker);
+    primary.add(fork, app(), 1, Balance::Even, Channel::Fork);
+    let place = message::Place("null:1:4".into());
+    for (run, connection) in [(run, ConnectionId(1)), (fork, ConnectionId(2))] {
+        let mut out = Vec::new();
+        primary.handed_over(run, connection, &place, Mono(1), &mut out);
+        let (message, carried) = (ToWorker::HandleAck, Carried::Nothing);
+        let send = ClusterAction::Send {
+            run,
+            message,
+            carried,
+        };
+        assert_eq!(out, [send, ClusterAction::CloseConnection { connection }]);
+    }
+    let mut out = Vec::new();
+    let message = FromWorker::HandOver(place);
+    primary.on_message(fork, message, false, Mono(1), &mut out);
+    let nacked = |action: &ClusterAction| {
+        matches!(
+            action,
+            ClusterAction::Send {
+                message: ToWorker::HandleNack,
+                ..
+            }
+        )
+    };
+    assert!(out.iter().all(nacked), "{out:?}");
 }

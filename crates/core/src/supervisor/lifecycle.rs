@@ -12,6 +12,7 @@ use super::request::RequestError;
 use super::restart::{Ending, Verdict, verdict};
 use super::run::{Phase, Run, Rung};
 use super::{Ids, ladder, plan, revision};
+use crate::app::agent::Agent;
 use crate::app::{ExecMode, Place};
 use crate::exit::{ExitStatus, Signal};
 use crate::id::Incarnation;
@@ -32,6 +33,8 @@ pub struct Ctx<'a> {
     pub ids: &'a mut Ids,
     /// Open requests.
     pub requests: &'a mut Requests,
+    /// The script that Node apps are started with.
+    pub agent: Option<&'a Agent>,
     /// No automatic restart any more.
     pub ending: bool,
 }
@@ -52,7 +55,10 @@ pub fn launch(p: &mut Process, ctx: &mut Ctx<'_>) {
 /// Allocates a run and emits its `Spawn`.
 pub fn new_run(p: &mut Process, ctx: &mut Ctx<'_>) -> Run {
     let id = ctx.ids.allocate(p.pm_id);
-    let spawn_plan = plan::spawn_plan(p, p.history.restart_time, ctx.now);
+    let mut spawn_plan = plan::spawn_plan(p, p.history.restart_time, ctx.now);
+    if let Some(agent) = ctx.agent {
+        plan::preload(&mut spawn_plan, p, agent);
+    }
     let word = match p.spec.mode {
         ExecMode::Fork => "fork",
         ExecMode::Cluster => "cluster",

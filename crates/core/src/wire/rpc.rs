@@ -72,6 +72,7 @@ pub const OWN_METHODS: &[&str] = &[
     "musherRollback",
     "musherRetire",
     "musherHistory",
+    "musherGc",
 ];
 
 /// Turns PM2's bag of attributes into an app: `app::description`, with the
@@ -134,6 +135,12 @@ pub enum Call {
         name: Option<String>,
         /// At most this many.
         limit: u32,
+    },
+    /// `musherGc`: the app's garbage collector is run. Answered `{pm_id,
+    /// heap_before, heap_after, rss_before, rss_after}`, in bytes.
+    CollectGarbage {
+        /// Of which process.
+        id: PmId,
     },
     /// Every log file is opened again. Answered `{}`.
     ReloadLogs,

@@ -59,5 +59,6 @@ pub(crate) fn settings(max_processes: u32) -> Settings {
             cpu_count: 2,
             unique_id: String::new(),
         },
+        agent: None,
     }
 }

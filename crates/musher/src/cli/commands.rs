@@ -6,6 +6,7 @@ pub(super) mod config;
 pub(super) mod describe;
 pub(super) mod env;
 pub(super) mod flush;
+pub(super) mod gc;
 pub(super) mod history;
 pub(super) mod id;
 pub(super) mod kill;

@@ -197,6 +197,13 @@ pub(super) const VERBS: &[Verb] = &[
         commands::signals::send_signal,
     ),
     verb(
+        "gc",
+        "id|name|namespace|all",
+        1,
+        "run the garbage collector of Node apps",
+        commands::gc::run,
+    ),
+    verb(
         "reset",
         "<name|id|all>",
         1,

@@ -13,10 +13,12 @@ mod socket;
 mod thread;
 
 use bytes::Bytes;
-use musher_core::app::Balance;
+use musher_core::app::{Balance, Upgraded};
+use musher_core::cluster::message::Collected;
 use musher_core::id::Incarnation;
 use musher_core::supervisor::action::{AppKey, Channel};
 use musher_core::supervisor::event::AppMessage;
+use musher_core::time::Millis;
 use rustix::event::{EventfdFlags, eventfd};
 use serde_json::Value;
 use std::io;
@@ -42,6 +44,13 @@ pub(crate) enum BalanceEvent {
         run: Incarnation,
         /// What, without newline.
         line: Bytes,
+    },
+    /// An agent has run the garbage collector, as [`Balancer::collect`] asked.
+    Collected {
+        /// Whose.
+        run: Incarnation,
+        /// With what result.
+        collected: Collected,
     },
     /// Keep this duplicate of a listening socket where a later daemon finds it.
     Park {
@@ -98,14 +107,40 @@ pub(crate) struct Child {
 #[derive(Debug)]
 enum Command {
     Add(Child),
-    Send { run: Incarnation, json: Vec<u8> },
+    Send {
+        run: Incarnation,
+        json: Vec<u8>,
+    },
     Detach(Incarnation),
+    Drain {
+        run: Incarnation,
+        limit: Millis,
+        websockets: Upgraded,
+    },
+    Collect {
+        run: Incarnation,
+        id: u64,
+    },
     Forget(Incarnation),
-    KeepSlots { app: AppKey, live: Vec<u32> },
-    RestoreListener { name: String, fd: OwnedFd },
-    RestoreWorker { child: Child, keys: Vec<String> },
-    RestoreTicket { name: String, data: Value },
-    ParkAll { round: u64 },
+    KeepSlots {
+        app: AppKey,
+        live: Vec<u32>,
+    },
+    RestoreListener {
+        name: String,
+        fd: OwnedFd,
+    },
+    RestoreWorker {
+        child: Child,
+        keys: Vec<String>,
+    },
+    RestoreTicket {
+        name: String,
+        data: Value,
+    },
+    ParkAll {
+        round: u64,
+    },
 }
 
 /// The loop's handle of the balance thread. Dropping it ends the thread, which
@@ -157,6 +192,22 @@ impl Balancer {
     /// Hands no further connections to a worker.
     pub(crate) fn detach(&self, run: Incarnation) {
         self.tell(Command::Detach(run));
+    }
+
+    /// Hands no further connections to a worker, and lets its agent finish
+    /// those it has; it says [`AppMessage::Drained`].
+    pub(crate) fn drain(&self, run: Incarnation, limit: Millis, websockets: Upgraded) {
+        self.tell(Command::Drain {
+            run,
+            limit,
+            websockets,
+        });
+    }
+
+    /// Lets the agent of a run collect garbage; [`BalanceEvent::Collected`]
+    /// with this id follows if there is an agent.
+    pub(crate) fn collect(&self, run: Incarnation, id: u64) {
+        self.tell(Command::Collect { run, id });
     }
 
     /// The run is over: what it still said is told, then its channel closed

@@ -41,6 +41,7 @@ impl Hub {
                 self.handle(Event::Request(id, request));
             }
             Call::History { name, limit } => self.history(name, limit, reply),
+            Call::CollectGarbage { id } => self.collect_garbage(id, reply, now),
             Call::ReloadLogs => self.reload_logs(reply),
             Call::Watch { .. } => reply.send(&value_body(json!({ "success": true }))),
             Call::KillMe { pid } => self.kill_me(pid, now),

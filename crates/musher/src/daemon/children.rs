@@ -182,7 +182,13 @@ impl Children {
         let Ok(pidfd) = musher_os::reap::pidfd_open(pid) else {
             return false;
         };
-        if musher_os::reap::start_time(pid) != Some(start_time) {
+        let Ok(stat) = musher_os::proc_stat::read(pid) else {
+            return false;
+        };
+        // The keeper reaps, and tells of, its own children only: an orphan of
+        // a daemon whose keeper had died before it is somebody else's.
+        let is_keepers = stat.ppid == std::os::unix::process::parent_id();
+        if stat.start_time != start_time || (stat.is_dead() && !is_keepers) {
             return false;
         }
         let pidfd = Rc::new(pidfd);
@@ -203,9 +209,7 @@ impl Children {
         };
         self.by_run.insert(run, child);
         let (tell, status) = oneshot::channel();
-        // The keeper reaps, and tells of, its own children only: an orphan of
-        // a daemon whose keeper had died before it is somebody else's.
-        if musher_os::reap::parent(pid) == Some(std::os::unix::process::parent_id()) {
+        if is_keepers {
             self.adopted.insert(pid, tell);
         }
         let events = self.events.clone();

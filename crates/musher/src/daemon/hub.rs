@@ -7,6 +7,7 @@
 use super::balance::{self, Balancer};
 use super::bus::Bus;
 use super::children::{Child, Children, Ends};
+use super::garbage::Garbage;
 use super::journal;
 use super::keeping::Keeping;
 use super::logs::{LogPump, Source};
@@ -48,6 +49,7 @@ pub(crate) struct Hub {
     pub(crate) store: Store,
     pub(crate) keeper: Option<KeeperClient>,
     pub(crate) keeping: Keeping,
+    pub(crate) garbage: Garbage,
     pub(crate) sampler: Sampler,
     pub(crate) paths: Paths,
     pub(crate) boot_id: String,
@@ -103,6 +105,7 @@ impl Hub {
             store,
             keeper,
             keeping,
+            garbage: Garbage::default(),
             sampler: Sampler::default(),
             paths,
             boot_id,
@@ -170,7 +173,11 @@ impl Hub {
             }
             Action::AskToShutDown { run } => self.balancer.send(run, b"\"shutdown\"".to_vec()),
             Action::Detach { run } => self.balancer.detach(run),
-            Action::Drain { run, .. } => self.balancer.detach(run),
+            Action::Drain {
+                run,
+                limit,
+                websockets,
+            } => self.balancer.drain(run, limit, websockets),
             Action::Probe { .. } => {}
             Action::Forget { run } => self.forget(run),
             Action::Slots { app, live } => self.balancer.keep_slots(app, live),
@@ -279,6 +286,7 @@ impl Hub {
     fn forget(&mut self, run: Incarnation) {
         self.pump.finish(run);
         self.balancer.forget(run);
+        self.garbage.forget(run);
         if let Some(child) = self.children.get(run) {
             let serving = self
                 .supervisor

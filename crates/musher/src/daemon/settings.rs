@@ -1,5 +1,8 @@
 //! What environment variables set for the whole daemon, read once.
 
+use super::journal;
+use crate::agent;
+use crate::paths::Paths;
 use musher_core::app::description::Defaults;
 use musher_core::exit::Signal;
 use musher_core::supervisor::Settings;
@@ -31,10 +34,15 @@ pub(crate) fn control_groups() -> bool {
 }
 
 /// Returns the supervisor's bounds and the defaults of app attributes.
-pub(crate) fn supervisor() -> Settings {
+/// Apps are started without the agent if it cannot be put into the home.
+pub(crate) fn supervisor(paths: &Paths) -> Settings {
+    let agent = agent::install(paths).inspect_err(|error| {
+        journal::error(&format!("apps are started without the agent: {error}"));
+    });
     Settings {
         max_processes: MAX_PROCESSES,
         defaults: defaults(),
+        agent: agent.ok(),
     }
 }
 

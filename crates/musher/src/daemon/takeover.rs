@@ -19,6 +19,7 @@ use super::scout::Scout;
 use super::store::{Loaded, Store};
 use super::tree::{Ending, Scope};
 use super::{Inbox, journal, persist, settings};
+use crate::agent;
 use crate::keeper::client::{KeeperClient, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
@@ -28,7 +29,7 @@ use musher_core::cluster::takeover_seq;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::process::Process;
-use musher_core::supervisor::{Supervisor, plan};
+use musher_core::supervisor::{Event, Supervisor, plan};
 use musher_core::time::Now;
 use musher_core::wire::state::{SavedProcess, SavedRun};
 use musher_os::kill::{Census, Lineage, Member};
@@ -79,8 +80,7 @@ pub(crate) fn set_up(
     let doors = Doors::take(&mut parked, &paths, keeper.as_ref(), calls)?;
     let (notes, keeper_inbox) = mpsc::channel(MAX_NOTES);
     let keeping = Keeping::new(keeper.as_ref(), &doors, &paths, notes)?;
-    let scout = Scout::start().context("the thread that reads /proc cannot be started")?;
-    let children = Children::new(child_events, Marks::of_home(&paths.home), scout);
+    let children = start_children(child_events, &paths)?;
     let mut past = Past {
         children,
         parked,
@@ -89,7 +89,7 @@ pub(crate) fn set_up(
         ended: Vec::new(),
         left_behind: Vec::new(),
     };
-    let supervisor = past.supervisor(&loaded);
+    let supervisor = past.supervisor(&loaded, &paths);
     let Past {
         children,
         parked,
@@ -135,6 +135,11 @@ fn first_seq(is_fresh: bool) -> u64 {
         return 0;
     }
     takeover_seq(musher_os::clock::now().mono)
+}
+
+fn start_children(events: mpsc::UnboundedSender<Event>, paths: &Paths) -> anyhow::Result<Children> {
+    let scout = Scout::start().context("the thread that reads /proc cannot be started")?;
+    Ok(Children::new(events, Marks::of_home(&paths.home), scout))
 }
 
 fn open_store(path: &Path) -> anyhow::Result<(Store, Loaded)> {
@@ -246,14 +251,20 @@ struct Past {
 }
 
 impl Past {
-    fn supervisor(&mut self, loaded: &Loaded) -> Supervisor {
+    fn supervisor(&mut self, loaded: &Loaded, paths: &Paths) -> Supervisor {
         let now = musher_os::clock::now();
-        let settings = settings::supervisor();
+        let settings = settings::supervisor(paths);
         let processes: Vec<Process> = loaded
             .records
             .iter()
             .filter_map(|(pm_id, record)| self.process(*pm_id, record, &settings.defaults, now))
             .collect();
+        if processes
+            .iter()
+            .all(|process| process.runs().next().is_none())
+        {
+            agent::remove_former(paths);
+        }
         self.left_behind = self.end_strangers(&processes);
         let calendar = Box::new(LocalCalendar::new());
         let last_run = Incarnation(loaded.last_run);

@@ -1,9 +1,9 @@
 //! A fake kernel with fake workers and clients; checks at every action that it
 //! is one the primary may take.
 
-use crate::app::Balance;
+use crate::app::{Balance, Upgraded};
 use crate::cluster::message::{
-    Endpoint, FromWorker, Key, Kind, Query, SocketName, SocketOptions, ToWorker,
+    Endpoint, FromWorker, Key, Kind, Place, Query, SocketName, SocketOptions, ToWorker,
 };
 use crate::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
 use crate::id::Incarnation;
@@ -53,6 +53,8 @@ struct FakeWorker {
     refusing: bool,
     leaving: bool,
     detached: bool,
+    /// What the word to drain named.
+    places: Vec<Place>,
     seq: u64,
     last_seen_seq: Option<u64>,
 }
@@ -70,6 +72,9 @@ pub(super) struct World {
     sockets: BTreeMap<SocketId, FakeSocket>,
     connections: BTreeMap<ConnectionId, u64>,
     pub(super) clients: BTreeMap<u64, Fate>,
+    ports: BTreeMap<u64, i32>,
+    /// How many connections were handed over.
+    pub(super) n_moved: usize,
     /// How often each query was answered.
     pub(super) answers: BTreeMap<(Incarnation, u64), u32>,
     /// Ports somebody closed on purpose at some time.
@@ -90,6 +95,8 @@ impl World {
             sockets: BTreeMap::new(),
             connections: BTreeMap::new(),
             clients: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            n_moved: 0,
             answers: BTreeMap::new(),
             deliberate: BTreeSet::new(),
             joins_fail: false,
@@ -233,6 +240,15 @@ impl World {
                 }
                 self.kill(run);
             }
+            (ToWorker::Drain { places, .. }, Carried::Nothing) => {
+                let worker = self.workers.get_mut(&run).unwrap();
+                worker.places = places;
+                let open = std::mem::take(&mut worker.open);
+                for (key, _) in open.into_values() {
+                    self.say(run, FromWorker::Close(key));
+                }
+            }
+            (ToWorker::HandleAck, Carried::Nothing) => {}
             other => panic!("worker {run} was sent {other:?}"),
         }
     }
@@ -268,6 +284,7 @@ impl World {
             let n = sockets.len();
             sockets[pick % n].queue.push_back(client);
             self.clients.insert(client, Fate::Queued);
+            self.ports.insert(client, port);
         }
     }
 
@@ -333,6 +350,33 @@ impl World {
         worker.detached = true;
         self.deliberate.extend(worker.asked.values());
         self.decide(|primary, out| primary.detach(run, now, out));
+    }
+
+    pub(super) fn drain(&mut self, run: Incarnation) {
+        let now = self.now;
+        let worker = self.workers.get_mut(&run).unwrap();
+        worker.detached = true;
+        self.deliberate.extend(worker.asked.values());
+        self.decide(|p, out| p.drain(run, Millis(1000), Upgraded::Wait, now, out));
+    }
+
+    /// A worker that drains gives a connection back that it may give back.
+    pub(super) fn hand_over(&mut self, run: Incarnation) {
+        let places = &self.workers[&run].places;
+        let place = |client: &u64| Place(format!("null:{}:4", self.ports[client]));
+        let found = self
+            .clients
+            .iter()
+            .find(|(client, fate)| **fate == Fate::Served(run) && places.contains(&place(client)));
+        let Some((client, place)) = found.map(|(client, _)| (*client, place(client))) else {
+            return;
+        };
+        let connection = ConnectionId(self.next());
+        self.connections.insert(connection, client);
+        self.clients.insert(client, Fate::Held);
+        self.n_moved += 1;
+        let now = self.now;
+        self.decide(|p, out| p.handed_over(run, connection, &place, now, out));
     }
 
     /// The worker disconnects by itself: it asks, closes its servers, dies.
@@ -469,9 +513,10 @@ impl World {
                     .workers
                     .get_mut(&run)
                     .expect("a message to an unknown run");
-                let seq = seq_of(&message);
-                assert!(seq > worker.last_seen_seq, "sequence numbers only grow");
-                worker.last_seen_seq = seq;
+                if let seq @ Some(_) = seq_of(&message) {
+                    assert!(seq > worker.last_seen_seq, "sequence numbers only grow");
+                    worker.last_seen_seq = seq;
+                }
                 if let Carried::Connection(connection) = carried {
                     assert!(
                         self.connections.contains_key(&connection),
@@ -487,7 +532,7 @@ impl World {
                     .told
                     .push(message);
             }
-            ClusterAction::KeepTicket { .. } => {}
+            ClusterAction::KeepTicket { .. } | ClusterAction::Collected { .. } => {}
         }
     }
 
@@ -544,7 +589,9 @@ fn seq_of(message: &ToWorker) -> Option<u64> {
         ToWorker::HandleAck
         | ToWorker::HandleNack
         | ToWorker::SocketsClosed(_)
-        | ToWorker::SocketCount(_) => None,
+        | ToWorker::SocketCount(_)
+        | ToWorker::Drain { .. }
+        | ToWorker::Collect { .. } => None,
     }
 }
 

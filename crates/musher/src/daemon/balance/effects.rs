@@ -71,6 +71,9 @@ impl Thread {
             ClusterAction::Tell { run, message } => {
                 (self.on_event)(BalanceEvent::Said { run, message });
             }
+            ClusterAction::Collected { run, collected } => {
+                (self.on_event)(BalanceEvent::Collected { run, collected });
+            }
             ClusterAction::KeepTicket { app, key, data } => {
                 let name = names::write_ticket(&app, &key);
                 (self.on_event)(BalanceEvent::Ticket { name, data });
@@ -160,9 +163,7 @@ impl Thread {
             let accepted = listen::accept(&listener.fd);
             match accepted {
                 Ok(Some(fd)) => {
-                    self.last_connection += 1;
-                    let connection = ConnectionId(self.last_connection);
-                    self.connections.insert(connection, Arc::new(fd));
+                    let connection = self.take_connection(fd);
                     self.primary.accepted(socket, connection, now(), &mut out);
                     self.actions.extend(out);
                 }
@@ -170,6 +171,14 @@ impl Thread {
                 Err(_) => return self.pause(socket),
             }
         }
+    }
+
+    /// Gives a connection its id.
+    pub(super) fn take_connection(&mut self, fd: OwnedFd) -> ConnectionId {
+        self.last_connection += 1;
+        let connection = ConnectionId(self.last_connection);
+        self.connections.insert(connection, Arc::new(fd));
+        connection
     }
 
     fn pause(&mut self, socket: SocketId) {

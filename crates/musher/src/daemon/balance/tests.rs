@@ -3,6 +3,7 @@
 //! Every case runs in every mode of balancing. The program is `node` of PATH,
 //! or what `MUSHER_TEST_NODE` names.
 
+mod drain;
 mod house;
 
 use house::{ALL, House, free_port, get, get_unix};

@@ -166,6 +166,14 @@ impl Thread {
                 }
             }
             Command::Detach(run) => self.decide(|primary, out| primary.detach(run, now, out)),
+            Command::Drain {
+                run,
+                limit,
+                websockets,
+            } => self.decide(|primary, out| primary.drain(run, limit, websockets, now, out)),
+            Command::Collect { run, id } => {
+                self.decide(|primary, out| primary.collect(run, id, out));
+            }
             Command::Forget(run) => self.forget(run),
             Command::KeepSlots { app, live } => {
                 self.decide(|primary, out| primary.keep_slots(&app, &live, out));
@@ -286,11 +294,25 @@ impl Thread {
                 }
                 Line::Internal { message, bun } => {
                     link.bun |= bun;
-                    // User-level sockets have no use here; the copy is closed.
-                    let arrived = message == FromWorker::Handle && link.take_fd().is_some();
-                    let now = now();
-                    self.decide(|p, out| p.on_message(run, message, arrived, now, out));
+                    self.on_internal(run, message);
                 }
+            }
+        }
+    }
+
+    fn on_internal(&mut self, run: Incarnation, message: FromWorker) {
+        let carries = matches!(message, FromWorker::Handle | FromWorker::HandOver(_));
+        let link = self.links.get_mut(&run).filter(|_| carries);
+        let fd = link.and_then(Link::take_fd);
+        match (message, fd) {
+            (FromWorker::HandOver(place), Some(fd)) => {
+                let connection = self.take_connection(fd);
+                self.decide(|p, out| p.handed_over(run, connection, &place, now(), out));
+            }
+            // User-level sockets have no use here; the copy is closed.
+            (message, fd) => {
+                let arrived = fd.is_some();
+                self.decide(|p, out| p.on_message(run, message, arrived, now(), out));
             }
         }
     }

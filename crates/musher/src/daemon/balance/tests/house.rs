@@ -2,11 +2,12 @@
 
 use crate::daemon::balance::{BalanceEvent, Balancer, Child};
 use musher_core::app::Balance;
+use musher_core::app::agent::{NODE_OPTIONS, with_agent};
 use musher_core::cluster::takeover_seq;
 use musher_core::exit::Signal;
 use musher_core::id::Incarnation;
 use musher_core::supervisor::action::{AppKey, Channel, Output, SpawnPlan};
-use musher_core::supervisor::event::AppMessage;
+use musher_core::supervisor::event::{AppMessage, Drained};
 use musher_os::fd::{self, Blocking};
 use musher_os::spawn::{Spawned, Stdio, spawn};
 use serde_json::Value;
@@ -36,6 +37,8 @@ struct Started {
 pub(super) struct House {
     pub(super) port: u16,
     pub(super) channel: Channel,
+    /// Workers are started with the agent.
+    pub(super) agent: bool,
     balance: Balance,
     case: &'static str,
     dir: TempDir,
@@ -55,6 +58,7 @@ impl House {
         House {
             port: free_port(),
             channel: Channel::Worker,
+            agent: false,
             balance,
             case,
             dir: TempDir::new().unwrap(),
@@ -144,6 +148,12 @@ impl House {
         ];
         if self.channel == Channel::Worker {
             env.push(text("NODE_UNIQUE_ID", run.to_string()));
+        }
+        if self.agent {
+            let path = self.dir.path().join("agent-0a.cjs");
+            std::fs::write(&path, crate::agent::SCRIPT).unwrap();
+            let options = with_agent(path.to_str().unwrap(), None);
+            env.push(text(NODE_OPTIONS, options));
         }
         SpawnPlan {
             app: self.app(),
@@ -284,6 +294,26 @@ impl House {
                 _ => false,
             })
         });
+    }
+
+    /// Waits for the end of a drain.
+    pub(super) fn wait_drained(&mut self, run: Incarnation) -> Drained {
+        let mut found = None;
+        self.until("the end of a drain", |house| {
+            found = house.events.iter().find_map(|event| match event {
+                BalanceEvent::Said {
+                    run: who,
+                    message: AppMessage::Drained(drained),
+                } if *who == run => Some(*drained),
+                _ => None,
+            });
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    pub(super) fn n_keys(&self, run: Incarnation) -> usize {
+        self.keys_of(run).len()
     }
 
     pub(super) fn wait_listening(&mut self, run: Incarnation) {
