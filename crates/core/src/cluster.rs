@@ -19,6 +19,7 @@ mod drain;
 mod group;
 mod lifetime;
 pub mod message;
+pub mod probing;
 mod sockets;
 mod takeover;
 mod worker;
@@ -104,6 +105,13 @@ pub enum ClusterAction {
     EndSocket {
         /// Which.
         socket: SocketId,
+    },
+    /// A worker took the connection of a probe, or refused it.
+    Probed {
+        /// Which.
+        connection: ConnectionId,
+        /// Which of the two.
+        is_taken: bool,
     },
     /// Close musher's copy of a connection.
     CloseConnection {
@@ -269,6 +277,7 @@ impl Primary {
             return;
         };
         let succeeded = worker.stage != Stage::Serving && self.has_proven(&worker.app, worker.slot);
+        probing::on_gone(&worker, out);
         for connection in worker.unacked.values().rev() {
             self.take_back(*connection, None);
         }

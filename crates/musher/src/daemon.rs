@@ -5,6 +5,7 @@
 //! [`takeover`]). The loop never sleeps, never waits for a client, a child or a
 //! disk.
 
+mod activation;
 pub(crate) mod balance;
 pub(crate) mod bus;
 pub(crate) mod calendar;
@@ -20,6 +21,7 @@ pub(crate) mod logs;
 mod marks;
 mod package;
 mod persist;
+mod probe;
 pub(crate) mod readable;
 pub(crate) mod rpc;
 pub(crate) mod sample;

@@ -22,6 +22,8 @@ mod fork;
 mod full_disk;
 #[path = "e2e/keeper.rs"]
 mod keeper;
+#[path = "e2e/listen.rs"]
+mod listen;
 #[path = "e2e/logs.rs"]
 mod logs;
 #[path = "e2e/oom.rs"]

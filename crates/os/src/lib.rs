@@ -18,6 +18,7 @@
 //! | [`stats`] | memory and cpu of processes and host |
 //! | [`fd`] | socketpair, pipe, SCM_RIGHTS |
 //! | [`listen`] | socket, bind, listen, accept, as libuv does |
+//! | [`activation`] | the same as systemd does, for apps that take descriptors |
 //! | [`control`] | the daemon's own Unix sockets, peer credentials |
 //! | [`lock`] | flock |
 //! | [`memory`] | mallopt, malloc_trim |
@@ -27,6 +28,7 @@
 //! | [`clock`] | clock_gettime |
 //! | [`signals`] | signal masks, signalfd, child subreaper |
 
+pub mod activation;
 pub mod cgroup;
 pub mod clock;
 pub mod control;

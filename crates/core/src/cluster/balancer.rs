@@ -10,7 +10,9 @@
 use super::group::Group;
 use super::message::ToWorker;
 use super::worker::{Sent, Stage};
-use super::{Carried, ClusterAction, ConnectionId, GroupId, Mono, Primary, SocketId, send};
+use super::{
+    Carried, ClusterAction, ConnectionId, GroupId, Mono, Primary, SocketId, probing, send,
+};
 use crate::id::Incarnation;
 use crate::time::Millis;
 use std::collections::VecDeque;
@@ -128,6 +130,9 @@ impl Primary {
         let Some(worker) = self.workers.get_mut(&run) else {
             return;
         };
+        if probing::on_verdict(worker, ack, accepted, out) {
+            return;
+        }
         let Some(connection) = worker.unacked.remove(&ack) else {
             return;
         };

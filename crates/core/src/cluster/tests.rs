@@ -5,6 +5,7 @@ mod world;
 use super::*;
 use crate::supervisor::action::Channel;
 use message::{Kind, Query};
+use probing::Refusal;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use world::{Fate, PORTS, SLOTS, World, app};
@@ -26,6 +27,7 @@ enum Step {
     Leave { worker: usize },
     Kill { worker: usize },
     KeepSlots { live: Vec<u32> },
+    Probe { worker: usize, port: i32 },
     Sleep { millis: u64 },
     Bind,
 }
@@ -47,7 +49,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => worker.clone().prop_map(|worker| Step::WorkerAccept { worker }),
         2 => (worker.clone(), any::<bool>())
             .prop_map(|(worker, refusing)| Step::Refusing { worker, refusing }),
-        1 => (worker.clone(), port).prop_map(|(worker, port)| Step::Close { worker, port }),
+        1 => (worker.clone(), port.clone()).prop_map(|(worker, port)| Step::Close { worker, port }),
+        4 => (worker.clone(), port.clone()).prop_map(|(worker, port)| Step::Probe { worker, port }),
         1 => worker.clone().prop_map(|worker| Step::Detach { worker }),
         1 => worker.clone().prop_map(|worker| Step::Drain { worker }),
         3 => worker.clone().prop_map(|worker| Step::HandOver { worker }),
@@ -79,6 +82,10 @@ fn take(world: &mut World, step: Step) {
         Step::Leave { worker } => world.with(worker, World::leave),
         Step::Kill { worker } => world.with(worker, World::kill),
         Step::KeepSlots { live } => world.keep_slots(&live),
+        Step::Probe { worker, port } => world.with(worker, |w, run| {
+            let port = u16::try_from(port).unwrap_or(0);
+            let _ = w.probe(run, port);
+        }),
         Step::Sleep { millis } => world.sleep(millis),
         Step::Bind => world.bind_all(),
     }
@@ -102,6 +109,7 @@ proptest! {
         }
         world.settle(balance);
         prop_assert_eq!(world.n_held(), 0, "musher keeps copies of served connections");
+        prop_assert!(world.probes.is_empty(), "musher keeps connections of probes");
         for (client, fate) in &world.clients {
             prop_assert!(
                 matches!(fate, Fate::Served(_) | Fate::Refused),
@@ -322,6 +330,49 @@ fn a_slot_that_never_listened_inherits_the_port_of_one_that_left() {
     world.deliver(slow, true);
     world.settle_as_is();
     assert!(world.clients.values().all(|f| *f == Fate::Served(slow)));
+}
+
+#[test]
+fn a_probe_reaches_the_worker_it_asks_and_takes_nobodys_turn() {
+    for balance in [Balance::Even, Balance::Shared, Balance::RoundRobin] {
+        let mut world = World::new();
+        let port = u16::try_from(PORTS[0]).unwrap();
+        let runs = [0, 1].map(|slot| serve(&mut world, slot, balance));
+        for run in [runs[1], runs[0], runs[1]] {
+            world.probe(run, port).unwrap();
+            world.settle_as_is();
+            assert_eq!(world.probed.pop(), Some((run, true)), "{balance:?}");
+            assert!(world.probes.is_empty());
+        }
+        world.set_refusing(runs[0], true);
+        world.probe(runs[0], 0).unwrap();
+        world.deliver(runs[0], true);
+        assert_eq!(world.probed.pop(), Some((runs[0], false)), "{balance:?}");
+        assert!(world.probes.is_empty(), "nobody else is offered it");
+        // A descriptor that did not arrive is as good as refused.
+        world.probe(runs[1], port).unwrap();
+        world.deliver(runs[1], false);
+        assert_eq!(world.probed.pop(), Some((runs[1], false)), "{balance:?}");
+    }
+}
+
+#[test]
+fn a_probe_is_refused_with_what_is_missing() {
+    let mut world = World::new();
+    let port = u16::try_from(PORTS[0]).unwrap();
+    let up = serve(&mut world, 0, Balance::Even);
+    let starting = world.start(1, Balance::Even);
+    assert_eq!(world.probe(starting, port), Err(Refusal::NotListening));
+    assert_eq!(world.probe(starting, 0), Err(Refusal::NotListening));
+    assert_eq!(world.probe(up, port + 1), Err(Refusal::Unknown));
+    assert_eq!(world.probe(Incarnation(99), port), Err(Refusal::Gone));
+    for _ in 0..probing::UNTAKEN_LIMIT {
+        world.probe(up, port).unwrap();
+    }
+    assert_eq!(world.probe(up, port), Err(Refusal::Stuck), "it hangs");
+    world.kill(up);
+    assert!(world.probes.is_empty(), "they went with it");
+    assert_eq!(world.probed, []);
 }
 
 #[test]

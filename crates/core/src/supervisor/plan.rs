@@ -50,6 +50,7 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
             ExecMode::Fork => Channel::Fork,
             ExecMode::Cluster => Channel::Worker,
         },
+        listen: spec.listen.clone(),
         output: Output {
             out: view.out_path(),
             err: view.err_path(),

@@ -38,6 +38,7 @@ pub(crate) fn spec(name: &str) -> AppSpec {
         balance: Balance::default(),
         probes: Probes::default(),
         reload: ReloadPolicy::default(),
+        listen: Vec::new(),
         agent: true,
         release: None,
         autostart: true,

@@ -30,6 +30,9 @@ use tokio::sync::oneshot;
 /// How long the exit status of an adopted process is waited for after its end:
 /// the keeper reaps it at about the same moment.
 const ADOPTED_STATUS_WAIT: Duration = Duration::from_millis(1000);
+/// Descriptor of the first socket of an app, or of its channel where it has none:
+/// SD_LISTEN_FDS_START of sd_listen_fds(3).
+const FIRST_SOCKET: usize = 3;
 /// Size asked for the output pipes: room for a burst while the pump is busy.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -92,6 +95,11 @@ impl Children {
         }
     }
 
+    /// Returns where events of runs go.
+    pub(crate) fn events(&self) -> UnboundedSender<Event> {
+        self.events.clone()
+    }
+
     /// Returns a living run.
     pub(crate) fn get(&self, run: Incarnation) -> Option<&Child> {
         self.by_run.get(&run)
@@ -102,7 +110,8 @@ impl Children {
         self.by_run.iter().map(|(run, child)| (*run, child))
     }
 
-    /// Forks a run. `Spawned` or `SpawnFailed` follows when exec has told.
+    /// Forks a run, which is given `sockets`. `Spawned` or `SpawnFailed` follows
+    /// when exec has told.
     ///
     /// # Errors
     /// Why not even a fork was possible; the same as a `SpawnFailed` event.
@@ -111,6 +120,7 @@ impl Children {
         run: Incarnation,
         pm_id: PmId,
         plan: &SpawnPlan,
+        sockets: &[BorrowedFd<'_>],
     ) -> Result<Ends, Box<Event>> {
         let (stdio, ends, stdin) = pipes().map_err(|error| {
             let errno = error.raw_os_error().unwrap_or(0);
@@ -123,11 +133,11 @@ impl Children {
                 },
             )
         })?;
-        let mut extra = channel_env(run, plan.channel);
+        let mut extra = channel_env(run, plan.channel, FIRST_SOCKET + sockets.len());
         let mark = self.marks.of(run);
         extra.push((MARK.to_owned(), mark.clone()));
         let group = self.marks.make_group(run);
-        let spawned = match spawn::spawn(plan, &extra, group.as_ref(), stdio) {
+        let spawned = match spawn::spawn_listening(plan, &extra, group.as_ref(), sockets, stdio) {
             Ok(spawned) => spawned,
             Err(error) => {
                 self.marks.remove_group(group);
@@ -407,14 +417,16 @@ fn place(plan: &SpawnPlan) -> Option<Place> {
     })
 }
 
-async fn wait_shared(pidfd: &Rc<OwnedFd>) {
+/// Waits until the process of a pidfd has ended.
+pub(crate) async fn wait_shared(pidfd: &Rc<OwnedFd>) {
     match pidfd.try_clone() {
         Ok(pidfd) => wait(pidfd).await,
         Err(_) => wait_by_looking(pidfd).await,
     }
 }
 
-async fn exec_outcome(exec_pipe: OwnedFd) -> ExecOutcome {
+/// Waits until a child was executed, or could not be.
+pub(crate) async fn exec_outcome(exec_pipe: OwnedFd) -> ExecOutcome {
     let mut pipe = exec_pipe;
     loop {
         pipe = match readable(pipe).await {
@@ -477,10 +489,10 @@ fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {
     ))
 }
 
-/// Variables of Node's IPC channel (`NODE_UNIQUE_ID` makes a cluster worker).
-fn channel_env(run: Incarnation, channel: Channel) -> Vec<(String, String)> {
+/// Variables of Node's IPC channel on a descriptor (`NODE_UNIQUE_ID` makes a cluster worker).
+fn channel_env(run: Incarnation, channel: Channel, fd: usize) -> Vec<(String, String)> {
     let mut env = vec![
-        ("NODE_CHANNEL_FD".to_owned(), "3".to_owned()),
+        ("NODE_CHANNEL_FD".to_owned(), fd.to_string()),
         (
             "NODE_CHANNEL_SERIALIZATION_MODE".to_owned(),
             "json".to_owned(),

@@ -4,6 +4,7 @@
 //! [`Hub::handle`] is the only caller of `Supervisor::step`, and [`Hub::execute`]
 //! the only place where an action becomes an effect. Nothing here waits.
 
+use super::activation::Activation;
 use super::balance::{self, Balancer};
 use super::bus::Bus;
 use super::children::{Child, Children, Ends};
@@ -12,6 +13,7 @@ use super::journal;
 use super::keeping::Keeping;
 use super::logs::{LogPump, Source};
 use super::persist;
+use super::probe::Prober;
 use super::rpc::ReplyTo;
 use super::sample::Sampler;
 use super::store::Store;
@@ -22,7 +24,9 @@ use crate::keeper::client::KeeperClient;
 use crate::paths::Paths;
 use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::log::Stream;
-use musher_core::supervisor::{Action, Event, Record, Reply, RequestError, SpawnPlan, Supervisor};
+use musher_core::supervisor::{
+    Action, Event, Record, Reply, RequestError, SpawnFailure, SpawnPlan, Supervisor,
+};
 use musher_core::time::Now;
 use musher_core::wire::bus as payload;
 use musher_core::wire::receipt;
@@ -43,6 +47,8 @@ pub(crate) const IN: &str = "in";
 pub(crate) struct Hub {
     pub(crate) supervisor: Supervisor,
     pub(crate) children: Children,
+    pub(crate) activation: Activation,
+    pub(crate) prober: Prober,
     pub(crate) pump: LogPump,
     pub(crate) balancer: Balancer,
     pub(crate) bus: Bus,
@@ -97,6 +103,8 @@ impl Hub {
             boot_id,
         } = parts;
         Hub {
+            prober: Prober::new(children.events(), children.scout.clone()),
+            activation: Activation::default(),
             supervisor,
             children,
             pump,
@@ -178,9 +186,12 @@ impl Hub {
                 limit,
                 websockets,
             } => self.balancer.drain(run, limit, websockets),
-            Action::Probe { .. } => {}
+            Action::Probe { run, kind, probe } => self.probe(run, kind, *probe, now),
             Action::Forget { run } => self.forget(run),
-            Action::Slots { app, live } => self.balancer.keep_slots(app, live),
+            Action::Slots { app, live } => {
+                self.release_sockets(&app);
+                self.balancer.keep_slots(app, live);
+            }
             Action::Emit {
                 event,
                 manually,
@@ -203,7 +214,14 @@ impl Hub {
     }
 
     fn spawn(&mut self, run: Incarnation, pm_id: PmId, plan: &SpawnPlan) {
-        let ends = match self.children.spawn(run, pm_id, plan) {
+        if let Err(reason) = self.bind_all(&plan.app, &plan.listen) {
+            let kind = SpawnFailure::Permanent;
+            return self
+                .queue
+                .push_back(Event::SpawnFailed { run, reason, kind });
+        }
+        let sockets = self.activation.of(&plan.app, &plan.listen);
+        let ends = match self.children.spawn(run, pm_id, plan, &sockets) {
             Ok(ends) => ends,
             Err(event) => return self.queue.push_back(*event),
         };
@@ -286,6 +304,7 @@ impl Hub {
     fn forget(&mut self, run: Incarnation) {
         self.pump.finish(run);
         self.balancer.forget(run);
+        self.prober.forget(run);
         self.garbage.forget(run);
         if let Some(child) = self.children.get(run) {
             let serving = self
@@ -297,7 +316,11 @@ impl Hub {
             self.store
                 .in_turn(Box::new(move || give_up_pid_file(&path, pid, serving)));
         }
+        let app = self.children.get(run).map(|child| child.pm_id);
         self.children.forget(run);
+        if let Some(process) = app.and_then(|pm_id| self.supervisor.process(pm_id)) {
+            self.release_sockets(&process.app_key());
+        }
     }
 
     /// Everything a run wrote is in its files: its descriptors may go.

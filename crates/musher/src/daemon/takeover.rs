@@ -115,6 +115,7 @@ pub(crate) fn set_up(
     reconnect(&mut hub, parked, loaded.tickets);
     hub.mourn(restored.exits, ended);
     hub.start_lost(loaded.set_aside.as_deref(), loaded.records.len());
+    hub.release_all_sockets();
     let inbox = Inbox {
         children: children_inbox,
         balance: balance_inbox,
@@ -429,7 +430,11 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
                 let what = name.rsplit('/').next().unwrap_or_default().to_owned();
                 by_run.entry(run).or_default().insert(what, fd);
             }
-            None => hub.balancer.restore_listener(name, fd),
+            None => {
+                if let Err(fd) = hub.activation.restore(&name, fd) {
+                    hub.balancer.restore_listener(name, fd);
+                }
+            }
         }
     }
     let now = musher_os::clock::now();

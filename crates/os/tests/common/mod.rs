@@ -32,6 +32,7 @@ pub fn plan(argv: &[&str]) -> SpawnPlan {
         cwd: "/".to_owned(),
         run_as: None,
         channel: Channel::Fork,
+        listen: Vec::new(),
         output: Output::default(),
         pid_path: String::new(),
         script: String::new(),

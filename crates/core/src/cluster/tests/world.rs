@@ -5,6 +5,7 @@ use crate::app::{Balance, Upgraded};
 use crate::cluster::message::{
     Endpoint, FromWorker, Key, Kind, Place, Query, SocketName, SocketOptions, ToWorker,
 };
+use crate::cluster::probing::Refusal;
 use crate::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
 use crate::id::Incarnation;
 use crate::supervisor::action::{AppKey, Channel};
@@ -71,6 +72,10 @@ pub(super) struct World {
     workers: BTreeMap<Incarnation, FakeWorker>,
     sockets: BTreeMap<SocketId, FakeSocket>,
     connections: BTreeMap<ConnectionId, u64>,
+    /// Connections of probes, and whom they are for.
+    pub(super) probes: BTreeMap<ConnectionId, Incarnation>,
+    /// What became of those that were answered.
+    pub(super) probed: Vec<(Incarnation, bool)>,
     pub(super) clients: BTreeMap<u64, Fate>,
     ports: BTreeMap<u64, i32>,
     /// How many connections were handed over.
@@ -94,6 +99,8 @@ impl World {
             workers: BTreeMap::new(),
             sockets: BTreeMap::new(),
             connections: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            probed: Vec::new(),
             clients: BTreeMap::new(),
             ports: BTreeMap::new(),
             n_moved: 0,
@@ -221,7 +228,9 @@ impl World {
                 let worker = &self.workers[&run];
                 let open = worker.open.values().any(|(mine, _)| *mine == key);
                 let accepted = open && !worker.refusing;
-                if accepted {
+                if let Some(whom) = self.probes.get(&connection) {
+                    assert_eq!(*whom, run, "a probe reached another worker");
+                } else if accepted {
                     let client = self.connections[&connection];
                     let before = self.clients.insert(client, Fate::Served(run));
                     assert_eq!(before, Some(Fate::Held), "client {client} is served twice");
@@ -328,6 +337,18 @@ impl World {
                 self.clients.insert(client, Fate::Served(run));
             }
         }
+    }
+
+    /// A probe asks a worker.
+    pub(super) fn probe(&mut self, run: Incarnation, port: u16) -> Result<(), Refusal> {
+        let connection = ConnectionId(self.next());
+        self.probes.insert(connection, run);
+        let mut result = Ok(());
+        self.decide(|primary, out| result = primary.probe(run, port, connection, out));
+        if result.is_err() {
+            self.probes.remove(&connection);
+        }
+        result
     }
 
     pub(super) fn set_refusing(&mut self, run: Incarnation, refusing: bool) {
@@ -497,6 +518,12 @@ impl World {
             ClusterAction::CloseSocket { socket } | ClusterAction::EndSocket { socket } => {
                 self.closed(socket);
             }
+            ClusterAction::Probed {
+                connection,
+                is_taken,
+            } => self.probed.push((self.probes[&connection], is_taken)),
+            ClusterAction::CloseConnection { connection }
+                if self.probes.remove(&connection).is_some() => {}
             ClusterAction::CloseConnection { connection } => {
                 let client = self.connections.remove(&connection).expect("closed twice");
                 if self.clients[&client] == Fate::Held {
@@ -519,7 +546,8 @@ impl World {
                 }
                 if let Carried::Connection(connection) = carried {
                     assert!(
-                        self.connections.contains_key(&connection),
+                        self.connections.contains_key(&connection)
+                            || self.probes.contains_key(&connection),
                         "a closed connection"
                     );
                 }

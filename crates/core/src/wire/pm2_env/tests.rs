@@ -47,6 +47,7 @@ pub(crate) fn spec() -> AppSpec {
         balance: Balance::Even,
         probes: crate::app::probe::Probes::default(),
         reload: crate::app::ReloadPolicy::default(),
+        listen: Vec::new(),
         agent: true,
         release: None,
         autostart: true,

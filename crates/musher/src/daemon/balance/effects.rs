@@ -4,11 +4,11 @@
 //! consequences; they are carried out in the order given before anything else
 //! is read.
 
-use super::BalanceEvent;
 use super::channel::Writable;
 use super::names::{self, ListenerName};
 use super::socket::{Listener, errno_of, make, name_of, now, path_of};
 use super::thread::{CHANNEL, LISTENER, Thread, token};
+use super::{BalanceEvent, Probed};
 use musher_core::cluster::message::{SocketOptions, ToWorker};
 use musher_core::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
@@ -60,8 +60,19 @@ impl Thread {
                 }
                 self.close_socket(socket);
             }
+            ClusterAction::Probed {
+                connection,
+                is_taken,
+            } => {
+                let probed = match is_taken {
+                    true => Probed::Taken,
+                    false => Probed::Closed,
+                };
+                self.answer_probe(connection, probed);
+            }
             ClusterAction::CloseConnection { connection } => {
                 self.connections.remove(&connection);
+                self.probes.remove(&connection);
             }
             ClusterAction::Send {
                 run,

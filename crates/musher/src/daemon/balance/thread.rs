@@ -4,7 +4,7 @@
 use super::channel::{Link, Readable};
 use super::names::{self, ListenerName};
 use super::socket::{Listener, name_of, now, path_of};
-use super::{BalanceEvent, Child, Command};
+use super::{BalanceEvent, Child, Command, Probe, Probed};
 use musher_core::cluster::message::{FromWorker, SocketOptions};
 use musher_core::cluster::{ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
@@ -18,6 +18,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use tokio::sync::oneshot;
 
 /// A descriptor that waits in send queues while others hold it too.
 pub(crate) type Shared = Arc<OwnedFd>;
@@ -41,6 +42,8 @@ pub(super) struct Thread {
     pub(super) links: HashMap<Incarnation, Link>,
     pub(super) listeners: HashMap<SocketId, Listener>,
     pub(super) connections: HashMap<ConnectionId, Shared>,
+    /// Who is told what became of a probe's connection.
+    pub(super) probes: HashMap<ConnectionId, oneshot::Sender<Probed>>,
     pub(super) last_connection: u64,
     /// Sockets not watched after a failed accept, and until when.
     pub(super) paused: VecDeque<(Mono, SocketId)>,
@@ -65,6 +68,7 @@ impl Thread {
             links: HashMap::new(),
             listeners: HashMap::new(),
             connections: HashMap::new(),
+            probes: HashMap::new(),
             last_connection: 0,
             paused: VecDeque::new(),
             actions: VecDeque::new(),
@@ -137,6 +141,7 @@ impl Thread {
     fn take_commands(&mut self) -> bool {
         loop {
             match self.inbox.try_recv() {
+                Ok(Command::End) => return false,
                 Ok(command) => self.obey(command),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
@@ -181,11 +186,39 @@ impl Thread {
             Command::RestoreListener { name, fd } => self.restore_listener(name, fd),
             Command::RestoreWorker { child, keys } => self.restore_worker(child, keys),
             Command::ParkAll { round } => self.park_all(round),
+            Command::Probe(probe) => self.probe(probe),
+            Command::End => {}
             Command::RestoreTicket { name, data } => {
                 if let Some((app, key)) = names::parse_ticket(&name) {
                     self.primary.restore_ticket(app, key, data);
                 }
             }
+        }
+    }
+
+    fn probe(&mut self, probe: Probe) {
+        let Probe {
+            run,
+            port,
+            fd,
+            answer,
+        } = probe;
+        self.last_connection += 1;
+        let connection = ConnectionId(self.last_connection);
+        self.connections.insert(connection, Arc::new(fd));
+        let mut result = Ok(());
+        self.probes.insert(connection, answer);
+        self.decide(|primary, out| result = primary.probe(run, port, connection, out));
+        if let Err(refusal) = result {
+            self.connections.remove(&connection);
+            self.answer_probe(connection, Probed::Refused(refusal));
+        }
+    }
+
+    pub(super) fn answer_probe(&mut self, connection: ConnectionId, probed: Probed) {
+        if let Some(answer) = self.probes.remove(&connection) {
+            // Nobody waits any more: its time was up.
+            let _ = answer.send(probed);
         }
     }
 

@@ -1,6 +1,6 @@
 //! A small daemon for the tests: spawns apps, collects events, waits.
 
-use crate::daemon::balance::{BalanceEvent, Balancer, Child};
+use crate::daemon::balance::{BalanceEvent, Balancer, Child, Probed};
 use musher_core::app::Balance;
 use musher_core::app::agent::{NODE_OPTIONS, with_agent};
 use musher_core::cluster::takeover_seq;
@@ -165,6 +165,7 @@ impl House {
             cwd: apps.into(),
             run_as: None,
             channel: self.channel,
+            listen: Vec::new(),
             output: Output::default(),
             pid_path: String::new(),
             script,
@@ -332,6 +333,26 @@ impl House {
         self.wait_exit(run);
     }
 
+    /// Hands a connection to a worker, as a probe does.
+    pub(super) fn begin_probe(&self, run: Incarnation, port: u16) -> Probing {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let answer = self.balancer().injector().inject(run, port, theirs.into());
+        Probing { ours, answer }
+    }
+
+    /// Asks a worker; returns its answer, or why there is none.
+    pub(super) fn probe(&self, run: Incarnation, port: u16) -> Result<String, Option<Probed>> {
+        self.begin_probe(run, port).end()
+    }
+
+    pub(super) fn signal(&self, run: Incarnation, signal: Signal) {
+        musher_os::kill::signal(&self.children[&run].process.pidfd, signal).unwrap();
+    }
+
     pub(super) fn pid_of(&self, run: Incarnation) -> u32 {
         self.children[&run].process.pid
     }
@@ -352,6 +373,22 @@ impl House {
 
     pub(super) fn output(&self, run: Incarnation) -> String {
         std::fs::read_to_string(self.dir.path().join(run.to_string())).unwrap_or_default()
+    }
+}
+
+/// A question on its way.
+pub(super) struct Probing {
+    ours: TcpStream,
+    answer: tokio::sync::oneshot::Receiver<Probed>,
+}
+
+impl Probing {
+    pub(super) fn end(self) -> Result<String, Option<Probed>> {
+        match self.answer.blocking_recv() {
+            Ok(Probed::Taken) => Ok(ask(self.ours).unwrap()),
+            Ok(other) => Err(Some(other)),
+            Err(_) => Err(None),
+        }
     }
 }
 
