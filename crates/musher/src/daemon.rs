@@ -27,6 +27,7 @@ pub(crate) mod rpc;
 pub(crate) mod sample;
 mod scout;
 mod settings;
+mod stdio;
 pub(crate) mod store;
 mod takeover;
 pub(crate) mod tree;
