@@ -28,6 +28,7 @@ pub(crate) mod sample;
 mod saved;
 mod scout;
 mod settings;
+mod stdio;
 pub(crate) mod store;
 mod takeover;
 pub(crate) mod tree;

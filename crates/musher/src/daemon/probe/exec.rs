@@ -109,7 +109,7 @@ impl Command<'_> {
             Some(pipe) => exec_outcome(pipe).await,
             None => ExecOutcome::Executed,
         };
-        let status = self.to_end().await;
+        let status = self.finish().await;
         match exec {
             ExecOutcome::Executed => Ok(status),
             ExecOutcome::Failed { step, errno } => Err(SpawnError::of_child(step, errno, plan)),
@@ -117,7 +117,7 @@ impl Command<'_> {
     }
 
     /// Reads its output until it has ended.
-    async fn to_end(&mut self) -> ExitStatus {
+    async fn finish(&mut self) -> ExitStatus {
         let pidfd = Rc::clone(&self.pidfd);
         let ended = wait_shared(&pidfd);
         tokio::pin!(ended);
