@@ -117,7 +117,6 @@ pub(crate) fn set_up(
     let mut hub = Hub::new(parts);
     reconnect(&mut hub, parked, loaded.tickets);
     hub.mourn(restored.exits, ended);
-    hub.release_all_sockets();
     let inbox = Inbox {
         children: children_inbox,
         balance: balance_inbox,
@@ -476,6 +475,8 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
             hub.children.kill(run, None, scope);
         }
     }
+    // What no process names was left by a former daemon.
+    hub.release_all_sockets();
 }
 
 impl Hub {
