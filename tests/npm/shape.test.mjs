@@ -63,7 +63,11 @@ for (const mode of ['fork', 'cluster']) {
     await home.call('start', {
       script: app('steady.js'), name: 'shape', exec_mode: mode, instances: 1, args: ['x'], env: { COLOR: 'red' },
     });
-    const [one] = await home.status('shape', 'online');
+    await home.status('shape', 'online');
+    const one = await until('the version of Node', async () => {
+      const [found] = await home.list('shape');
+      return found.pm2_env.node_version && found;
+    });
     assert.deepEqual(Object.keys(one).sort(), ['monit', 'name', 'pid', 'pm2_env', 'pm_id']);
     assert.ok(Number.isInteger(one.pid) && isAlive(one.pid));
     assert.strictEqual(one.pm_id, 0);
@@ -85,7 +89,7 @@ for (const mode of ['fork', 'cluster']) {
 }
 
 test('memory is the resident size, and the node version is what the app says', async () => {
-  await home.call('start', { script: app('steady.js'), name: 'm' });
+  await home.call('start', { script: app('steady.js'), name: 'm', agent: false });
   const said = { node_version: process.versions.node };
   await home.call('sendDataToProcessId', 0, { type: 'process:msg', topic: 'say', data: { raw: said } });
   const one = await until('figures', async () => {

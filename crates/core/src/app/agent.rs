@@ -67,7 +67,10 @@ pub fn with_agent(path: &str, node_options: Option<&str>) -> String {
 mod tests {
     use super::*;
     use crate::app::RunAs;
-    use crate::wire::pm2_env::tests::spec;
+    use crate::app::description::{Defaults, spec};
+    use crate::exit::Signal;
+    use crate::time::Millis;
+    use serde_json::json;
 
     fn agent() -> Agent {
         Agent {
@@ -77,8 +80,16 @@ mod tests {
     }
 
     fn wanted(change: impl FnOnce(&mut AppSpec), node_options: Option<&str>) -> bool {
-        let mut spec = spec();
-        spec.interpreter = Interpreter::Program("node".into());
+        let defaults = Defaults {
+            kill_signal: Signal::INT,
+            kill_timeout: Millis(1600),
+            listen_timeout: Millis(3000),
+            kill_with_message: false,
+            cpu_count: 2,
+            unique_id: String::new(),
+        };
+        let description = json!({"pm_exec_path": "/a.js", "exec_interpreter": "node"});
+        let mut spec = spec(description.as_object().unwrap(), &defaults).unwrap();
         change(&mut spec);
         is_wanted(&agent(), &spec, node_options)
     }

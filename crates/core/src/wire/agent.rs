@@ -102,85 +102,86 @@ fn pair(value: &Value) -> Option<(u64, u64)> {
     Some((value[0].as_u64()?, value[1].as_u64()?))
 }
 
-/// Returns PM2's metrics of the agent's figures, in PM2's order. A kind of
-/// figure that this Node does not have is left out.
+/// How a metric's value is written.
+#[derive(Clone, Copy)]
+enum Format {
+    /// A text with two decimals.
+    Fixed,
+    /// A number with at most two decimals.
+    Short,
+}
+
+/// A metric of PM2: which figure it shows, of which kind.
+struct Metric {
+    figure: &'static str,
+    at: usize,
+    name: &'static str,
+    unit: Option<&'static str>,
+    kind: &'static str,
+    format: Format,
+}
+
+const fn metric(
+    (figure, at): (&'static str, usize),
+    name: &'static str,
+    unit: Option<&'static str>,
+    kind: &'static str,
+    format: Format,
+) -> Metric {
+    Metric {
+        figure,
+        at,
+        name,
+        unit,
+        kind,
+        format,
+    }
+}
+
+/// Every metric in PM2's order; `GC Time` is musher's own.
+#[rustfmt::skip]
+const METRICS: [Metric; 11] = [
+    metric(("heap", 1), "Heap Size", Some("MiB"), "internal/v8/heap/total", Format::Fixed),
+    metric(("usage", 0), "Heap Usage", Some("%"), "internal/v8/heap/usage", Format::Short),
+    metric(("heap", 0), "Used Heap Size", Some("MiB"), "internal/v8/heap/used", Format::Fixed),
+    metric(("gc", 0), "GC Time", Some("%"), "internal/v8/gc/time", Format::Fixed),
+    metric(("active", 1), "Active requests", None, "internal/libuv/requests", Format::Short),
+    metric(("active", 0), "Active handles", None, "internal/libuv/handles", Format::Short),
+    metric(("loop", 0), "Event Loop Latency", Some("ms"), "internal/libuv/latency/p50", Format::Fixed),
+    metric(("loop", 1), "Event Loop Latency p95", Some("ms"), "internal/libuv/latency/p95", Format::Fixed),
+    metric(("http", 1), "HTTP Mean Latency", Some("ms"), "internal/http/builtin/latency/p50", Format::Short),
+    metric(("http", 2), "HTTP P95 Latency", Some("ms"), "internal/http/builtin/latency/p95", Format::Short),
+    metric(("http", 0), "HTTP", Some("req/min"), "internal/http/builtin/reqs", Format::Short),
+];
+
+/// Returns PM2's metrics of the agent's figures. A figure that this Node does
+/// not have is left out.
 fn metrics(figures: &Map<String, Value>) -> Map<String, Value> {
-    let numbers = |kind: &str| {
-        let values = figures.get(kind)?.as_array()?;
-        let values: Vec<f64> = values.iter().filter_map(Value::as_f64).collect();
-        Some(values)
+    let number = |figure: &str, at: usize| figures.get(figure)?.get(at)?.as_f64();
+    let value = |metric: &Metric| {
+        let divisor = if metric.figure == "heap" { MIB } else { 1.0 };
+        match (number("heap", 0), number("heap", 1)) {
+            (Some(used), Some(total)) if metric.figure == "usage" && total > 0.0 => {
+                Some(used / total * 100.0)
+            }
+            _ => Some(number(metric.figure, metric.at)? / divisor),
+        }
     };
     let mut all = Map::new();
-    let mut put = |name: &str, unit: Option<&str>, kind: &str, value: Value| {
-        let mut metric = Map::new();
-        metric.insert("historic".into(), json!(true));
-        if let Some(unit) = unit {
-            metric.insert("unit".into(), json!(unit));
+    for metric in &METRICS {
+        let Some(value) = value(metric) else { continue };
+        let mut shown = Map::new();
+        shown.insert("historic".into(), json!(true));
+        if let Some(unit) = metric.unit {
+            shown.insert("unit".into(), json!(unit));
         }
-        metric.insert("type".into(), json!(kind));
-        metric.insert("value".into(), value);
-        all.insert(name.to_owned(), Value::Object(metric));
-    };
-    let fixed = |value: f64| json!(format!("{value:.2}"));
-    if let Some([used, total]) = numbers("heap").as_deref() {
-        let usage = if *total > 0.0 {
-            used / total * 100.0
-        } else {
-            0.0
+        shown.insert("type".into(), json!(metric.kind));
+        let value = match metric.format {
+            Format::Fixed => json!(format!("{value:.2}")),
+            Format::Short => short(value),
         };
-        put(
-            "Heap Size",
-            Some("MiB"),
-            "internal/v8/heap/total",
-            fixed(total / MIB),
-        );
-        put(
-            "Heap Usage",
-            Some("%"),
-            "internal/v8/heap/usage",
-            short(usage),
-        );
-        put(
-            "Used Heap Size",
-            Some("MiB"),
-            "internal/v8/heap/used",
-            fixed(used / MIB),
-        );
-    }
-    if let Some([share]) = numbers("gc").as_deref() {
-        put("GC Time", Some("%"), "internal/v8/gc/time", fixed(*share));
-    }
-    if let Some([handles, requests]) = numbers("active").as_deref() {
-        put(
-            "Active requests",
-            None,
-            "internal/libuv/requests",
-            short(*requests),
-        );
-        put(
-            "Active handles",
-            None,
-            "internal/libuv/handles",
-            short(*handles),
-        );
-    }
-    if let Some([median, p95]) = numbers("loop").as_deref() {
-        let (name, kind) = ("Event Loop Latency", "internal/libuv/latency/p50");
-        put(name, Some("ms"), kind, fixed(*median));
-        let (name, kind) = ("Event Loop Latency p95", "internal/libuv/latency/p95");
-        put(name, Some("ms"), kind, fixed(*p95));
-    }
-    if let Some([per_minute, median, p95]) = numbers("http").as_deref() {
-        let (name, kind) = ("HTTP Mean Latency", "internal/http/builtin/latency/p50");
-        put(name, Some("ms"), kind, short(*median));
-        let (name, kind) = ("HTTP P95 Latency", "internal/http/builtin/latency/p95");
-        put(name, Some("ms"), kind, short(*p95));
-        put(
-            "HTTP",
-            Some("req/min"),
-            "internal/http/builtin/reqs",
-            short(*per_minute),
-        );
+        shown.insert("value".into(), value);
+        all.insert(metric.name.to_owned(), Value::Object(shown));
     }
     all
 }

@@ -281,6 +281,12 @@ fn prettylist_is_the_same_value_as_jlist() {
         "it's \"a\" `name`",
         &["--", "two\nlines", "\u{1b}[0m"],
     );
+    // What the agent says must not come between the two lists.
+    musher.wait("its version", || {
+        musher.list()[0]["pm2_env"]["node_version"]
+            .is_string()
+            .then_some(())
+    });
     let pretty = musher.ok(&["prettylist"]);
     let check = "const list = new Function('return ' + require('fs').readFileSync(0, 'utf8'))();\n\
         const plain = (k, v) => (k === 'monit' || v === undefined ? null : v);\n\
