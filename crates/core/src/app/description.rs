@@ -149,12 +149,7 @@ pub fn spec(
         Some(_) => reader.absolute(&["pm_cwd", "cwd"]),
         None => parent(&script).to_owned(),
     };
-    let name = reader
-        .text("name")
-        .unwrap_or_else(|| super::interpreter::base_name(&script).to_owned());
-    if name.is_empty() {
-        reader.mistake("name", "an app needs a name");
-    }
+    let name = name(&mut reader, &script);
     let mode = reader.mode();
     let objects = objects::read(description, mode);
     reader.mistakes.extend(objects.mistakes);
@@ -202,6 +197,16 @@ pub fn spec(
     }
     spec.declared = Arc::new(declared(description, &spec));
     Ok(spec)
+}
+
+fn name(reader: &mut Reader<'_>, script: &str) -> String {
+    let name = reader
+        .text("name")
+        .unwrap_or_else(|| super::interpreter::base_name(script).to_owned());
+    if name.is_empty() {
+        reader.mistake("name", "an app needs a name");
+    }
+    name
 }
 
 /// Returns `spec` after a restart's changes.

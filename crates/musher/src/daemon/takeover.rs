@@ -116,7 +116,6 @@ pub(crate) fn set_up(
     reconnect(&mut hub, parked, loaded.tickets);
     hub.mourn(restored.exits, ended);
     hub.start_lost(loaded.set_aside.as_deref(), loaded.records.len());
-    hub.release_all_sockets();
     let inbox = Inbox {
         children: children_inbox,
         balance: balance_inbox,

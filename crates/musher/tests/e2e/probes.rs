@@ -48,10 +48,12 @@ fn a_worker_that_hangs_is_replaced_although_its_neighbour_answers() {
     start(
         &musher,
         &json!({ "name": "app", "script": script, "instances": 2, "env": { "PORT": port },
+            "startup": { "http": "/healthz", "period": 100, "failure_threshold": 200 },
             "liveness": { "http": "/healthz", "period": 200, "timeout": 1000,
                 "failure_threshold": 2 } }),
     );
     musher.wait_status("app", 2, "online");
+    get(port, "/").expect("an answer");
     let pids = musher.pids("app");
     kill(pids[0], "STOP");
     let successor = musher.wait("another process", || {
@@ -69,6 +71,7 @@ fn a_server_of_any_runtime_that_hangs_is_replaced_on_its_held_socket() {
     start(
         &musher,
         &json!({ "name": "app", "script": Musher::app("held.py"), "listen": [port],
+            "startup": { "tcp": port },
             "liveness": { "http": "/", "periodSeconds": 0.2, "timeoutSeconds": 1,
                 "failureThreshold": 2 } }),
     );
