@@ -102,7 +102,7 @@ const TABLE: &[Row] = &[
     (plain,                   SEGV,      SHORT,  15,     GIVE_UP,    0),
     (plain,                   NO_FILE,   SHORT,  0,      GIVE_UP,    0),
     (plain,                   NO_FILE,   LONG,   7,      GIVE_UP,    0),
-    (plain,                   NO_MEMORY, SHORT,  0,      AT_ONCE,    1),
+    (plain,                   NO_MEMORY, SHORT,  0,      after(1000), 1),
     (plain,                   NO_MEMORY, SHORT,  15,     GIVE_UP,    0),
     (plain,                   EXIT_1,    999,    0,      AT_ONCE,    1),
     (plain,                   EXIT_1,    1000,   0,      AT_ONCE,    0),
@@ -121,20 +121,20 @@ const TABLE: &[Row] = &[
     (stop_codes_0_and_3,      SEGV,      LONG,   0,      AT_ONCE,    0),
     (stop_codes_0_and_3,      LOST,      LONG,   0,      AT_ONCE,    0),
     (stop_codes_0_and_3,      NO_FILE,   SHORT,  0,      GIVE_UP,    0),
-    (stop_codes_0_and_3,      NO_MEMORY, SHORT,  0,      AT_ONCE,    1),
+    (stop_codes_0_and_3,      NO_MEMORY, SHORT,  0,      after(1000), 1),
 
     (restart_delay_500,       EXIT_0,    LONG,   0,      after(500), 0),
     (restart_delay_500,       EXIT_1,    SHORT,  0,      after(500), 1),
     (restart_delay_500,       SEGV,      LONG,   0,      after(500), 0),
     (restart_delay_500,       SEGV,      SHORT,  15,     GIVE_UP,    0),
     (restart_delay_500,       NO_FILE,   SHORT,  0,      GIVE_UP,    0),
-    (restart_delay_500,       NO_MEMORY, SHORT,  0,      after(500), 1),
+    (restart_delay_500,       NO_MEMORY, SHORT,  0,      after(1000), 1),
 
     (backoff_100,             EXIT_0,    LONG,   0,      after(100), 0),
     (backoff_100,             EXIT_1,    SHORT,  0,      after(100), 1),
     (backoff_100,             SEGV,      LONG,   0,      after(100), 0),
     (backoff_100,             NO_FILE,   SHORT,  0,      GIVE_UP,    0),
-    (backoff_100,             NO_MEMORY, SHORT,  0,      after(100), 1),
+    (backoff_100,             NO_MEMORY, SHORT,  0,      after(1000), 1),
     (backoff_wins_over_delay, EXIT_1,    LONG,   0,      after(100), 0),
 
     (max_restarts_3,          EXIT_0,    SHORT,  1,      AT_ONCE,    2),
@@ -154,12 +154,12 @@ const TABLE: &[Row] = &[
     (min_uptime_0,            EXIT_0,    0,      0,      AT_ONCE,    0),
     (min_uptime_0,            SEGV,      0,      15,     AT_ONCE,    15),
     (min_uptime_0,            NO_FILE,   0,      0,      GIVE_UP,    0),
-    (min_uptime_0,            NO_MEMORY, 0,      0,      AT_ONCE,    0),
+    (min_uptime_0,            NO_MEMORY, 0,      0,      after(1000), 0),
     (min_uptime_10_s,         EXIT_1,    LONG,   0,      AT_ONCE,    1),
     (min_uptime_10_s,         SEGV,      9999,   0,      AT_ONCE,    1),
     (min_uptime_10_s,         SEGV,      10_000, 0,      AT_ONCE,    0),
     (min_uptime_10_s,         NO_FILE,   LONG,   0,      GIVE_UP,    0),
-    (min_uptime_10_s,         NO_MEMORY, SHORT,  0,      AT_ONCE,    1),
+    (min_uptime_10_s,         NO_MEMORY, SHORT,  0,      after(1000), 1),
 ];
 
 fn history(created: u64, unstable_restarts: u32) -> History {

@@ -12,6 +12,8 @@ mod cluster;
 mod config;
 #[path = "e2e/daemon.rs"]
 mod daemon;
+#[path = "e2e/faults.rs"]
+mod faults;
 #[path = "e2e/features.rs"]
 mod features;
 #[path = "e2e/files.rs"]

@@ -13,6 +13,10 @@ pub const BACKOFF_CAP: Millis = Millis(15_000);
 /// A run longer than this resets the back-off; PM2's EXP_BACKOFF_RESET_TIMER.
 pub const BACKOFF_RESET: Millis = Millis(30_000);
 
+/// Between two tries of a start for which the machine lacks something. A slot
+/// that is young gives up after `max_restarts` of them, an old one never.
+pub const SHORTAGE_PAUSE: Millis = Millis(1000);
+
 /// What a process slot remembers of its runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
@@ -81,9 +85,12 @@ pub fn verdict(
     if history.unstable_restarts >= policy.max_restarts {
         return give_up(history);
     }
-    Verdict::Restart {
-        after: delay(policy, history),
-    }
+    let declared = delay(policy, history);
+    let after = match ending {
+        Ending::Exited(_) => declared,
+        Ending::SpawnFailed(_) => declared.max(SHORTAGE_PAUSE),
+    };
+    Verdict::Restart { after }
 }
 
 fn give_up(history: &mut History) -> Verdict {

@@ -22,11 +22,13 @@ impl Caller {
         }
     }
 
-    /// Returns the environment, in order.
+    /// Returns the environment, in order, without the mark of a run: what an
+    /// app starts by musher is a run of its own.
     pub(super) fn env(&self) -> &[(String, String)] {
         self.env.get_or_init(|| {
             let text = |os: OsString| os.to_string_lossy().into_owned();
             std::env::vars_os()
+                .filter(|(key, _)| key != musher_os::kill::MARK)
                 .map(|(key, value)| (text(key), text(value)))
                 .collect()
         })

@@ -14,9 +14,11 @@ use musher_core::app::AppSpec;
 use musher_core::id::RequestId;
 use musher_core::wire::rpc::{Call, error_body, methods_body, parse_call};
 use musher_core::wire::{amp, axon};
+use rustix::io::Errno;
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,6 +41,9 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// How long accepting rests when the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How long a connection on the last descriptor may take: others wait.
+const LAST_LIFE: Duration = Duration::from_secs(1);
 
 /// How long a connection that ends may still take to write what was answered.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -155,23 +160,66 @@ pub(crate) async fn serve(
     inbox: mpsc::Sender<Incoming>,
 ) {
     let mut connections = JoinSet::new();
+    let mut reserve = Reserve::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+            Some(_) = connections.join_next() => {
+                reserve.fill();
+                continue;
+            }
             () = inbox.closed() => return,
         };
         match accepted {
             Ok((stream, _)) => {
+                let is_last = !reserve.fill();
                 if connections.len() < MAX_CONNECTIONS && is_allowed(&stream) {
                     let (describe, ids, inbox) = (describe.clone(), ids.clone(), inbox.clone());
-                    connections.spawn(converse(stream, describe, ids, inbox));
+                    let talk = converse(stream, describe, ids, inbox);
+                    connections.spawn(async move {
+                        let limit = if is_last { LAST_LIFE } else { Duration::MAX };
+                        // Cut off, it makes room for the next.
+                        drop(tokio::time::timeout(limit, talk).await);
+                    });
                 }
             }
+            Err(error) if is_lack(&error) && reserve.give_up() => {}
             // accept(2): a dead peer or no descriptors; neither ends the service.
             Err(_) => tokio::time::sleep(ACCEPT_REST).await,
         }
     }
+}
+
+/// A descriptor kept for the client that comes when none is left: a person
+/// who wants to know why.
+struct Reserve(Option<OwnedFd>);
+
+impl Default for Reserve {
+    fn default() -> Reserve {
+        Reserve(musher_os::fd::dev_null().ok())
+    }
+}
+
+impl Reserve {
+    /// Closes it, if it is there: the next accept has room.
+    fn give_up(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+
+    /// Opens it again if there is room; returns whether it is there.
+    fn fill(&mut self) -> bool {
+        if self.0.is_none() {
+            *self = Reserve::default();
+        }
+        self.0.is_some()
+    }
+}
+
+fn is_lack(error: &std::io::Error) -> bool {
+    let lacks = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|errno| lacks.contains(&errno))
 }
 
 /// Returns true for a peer that may control this daemon: same user, or root.

@@ -58,11 +58,12 @@ impl Scout {
 }
 
 fn serve(inbox: &mpsc::Receiver<Ask>) {
+    let mut last = Census::default();
     while let Ok(first) = inbox.recv() {
         let asks = std::iter::once(first).chain(inbox.try_iter());
         // Collected before the scan: a later question is about later facts.
         let asks: Vec<Ask> = asks.collect();
-        let census = Census::take();
+        let census = last.again();
         for ask in asks {
             let found = match &census {
                 Ok(census) => Ok(census.of(&ask.lineage, &ask.known)),
@@ -71,6 +72,7 @@ fn serve(inbox: &mpsc::Receiver<Ask>) {
             // Who asked may have gone with its run.
             let _ = ask.answer.send(found);
         }
+        last = census.unwrap_or_default();
     }
 }
 

@@ -110,10 +110,16 @@ struct Watcher {
 impl Watcher {
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Option<Signal>>) {
         let mut n_empty = 0;
+        let mut has_looked = false;
         let mut pause = GROUP_RETRY;
         loop {
             while let Ok(order) = orders.try_recv() {
                 self.take(order);
+            }
+            // Its word is exact, and needs no scan once whoever was seen,
+            // outside of it too, is gone.
+            if has_looked && self.group_is_populated() == Some(false) {
+                return;
             }
             let members = match self.sweep().await {
                 Ok(members) => members,
@@ -122,6 +128,7 @@ impl Watcher {
                     continue;
                 }
             };
+            has_looked = true;
             if !members.is_empty() {
                 n_empty = 0;
                 let mut order = None;
@@ -131,6 +138,8 @@ impl Watcher {
                 }
                 if let Some(order) = order {
                     self.take(order);
+                    // They live: the group is no reason to end.
+                    has_looked = false;
                 }
                 continue;
             }
@@ -138,6 +147,7 @@ impl Watcher {
             match self.group_is_populated() {
                 Some(false) => return,
                 Some(true) => {
+                    // Its last process is on its way out.
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(SCAN_RETRY);
                 }

@@ -46,6 +46,8 @@ impl Environment {
         pid_dir: &str,
     ) -> std::io::Result<Environment> {
         let inherited: Vec<(String, String)> = std::env::vars_os()
+            // What an app starts is a run of its own.
+            .filter(|(name, _)| name != musher_os::kill::MARK)
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         let get = |key: &str| {

@@ -233,8 +233,37 @@ fn a_manager_that_an_app_started_does_not_end_with_that_app() {
         assert!(output.is_ok_and(|output| output.status.success()));
         outer.wait("a deployment", || outer.log_has("deploy", "deployed"));
         let (daemon, app) = (inner.daemon_pid(), inner.pids("inner"));
+        let env = inner.of("inner")[0]["pm2_env"]["env"].clone();
+        assert!(
+            env["PATH"].is_string() && env["MUSHER_RUN"].is_null(),
+            "{env}"
+        );
         outer.ok(&["stop", "deploy"]);
         assert!(is_alive(i64::from(daemon)) && is_alive(app[0]), "{way}");
         assert_eq!(inner.pids("inner"), app);
+    }
+}
+
+#[test]
+fn a_hundred_apps_that_die_at_once_are_all_reaped_and_back() {
+    let musher = Musher::new();
+    let start = [
+        "start", "sleep", "--name", "many", "-i", "100", "--", "1000",
+    ];
+    musher.ok(&start);
+    let before: std::collections::BTreeSet<i64> = musher.pids("many").into_iter().collect();
+    assert_eq!(before.len(), 100);
+    let mut storm = std::process::Command::new("kill");
+    storm.arg("-KILL").args(before.iter().map(i64::to_string));
+    assert!(storm.status().is_ok_and(|status| status.success()));
+    musher.wait("a hundred replacements", || {
+        let list = musher.wait_status("many", 100, "online");
+        let is_other = |p: &serde_json::Value| !before.contains(&p["pid"].as_i64().unwrap_or(0));
+        list.iter().all(is_other).then_some(())
+    });
+    let zombie_of_ours = format!(") Z {} ", musher.daemon_pid());
+    for pid in before {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(!stat.contains(&zombie_of_ours), "not reaped: {stat}");
     }
 }

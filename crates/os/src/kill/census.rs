@@ -1,6 +1,5 @@
 //! One scan of `/proc`, from which any number of runs are told apart.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,16 +17,27 @@ pub struct Census {
     processes: HashMap<u32, ProcStat>,
     by_parent: HashMap<u32, Vec<u32>>,
     by_session: HashMap<u32, Vec<u32>>,
-    /// Marks, as far as somebody asked.
-    marks: RefCell<HashMap<u32, Option<String>>>,
+    by_mark: HashMap<String, Vec<u32>>,
+    /// What was read of each environment. It is read once: what a process
+    /// inherits it has from its birth on, and the only one that gets its mark
+    /// later, by exec, is a main process, which is known without.
+    marks: HashMap<Member, Option<String>>,
 }
 
 impl Census {
-    /// Reads the stat line of every process.
+    /// Reads the stat line and the mark of every process.
     ///
     /// # Errors
     /// Of reading the directory `/proc`: `EMFILE`, or it is not mounted.
     pub fn take() -> io::Result<Census> {
+        Census::default().again()
+    }
+
+    /// As [`Census::take`], with the marks this one has read.
+    ///
+    /// # Errors
+    /// As [`Census::take`].
+    pub fn again(self) -> io::Result<Census> {
         let mut stats = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
             let Ok(entry) = entry else { continue };
@@ -43,7 +53,24 @@ impl Census {
                 Err(_) => {}
             }
         }
-        Ok(Census::of_stats(stats))
+        let mut census = Census::of_stats(stats);
+        census.read_marks(self.marks);
+        Ok(census)
+    }
+
+    fn read_marks(&mut self, mut known: HashMap<Member, Option<String>>) {
+        for stat in self.processes.values() {
+            let member = Member {
+                pid: stat.pid,
+                start_time: stat.start_time,
+            };
+            let mark = known.remove(&member).unwrap_or_else(|| mark_of(stat.pid));
+            if let Some(mark) = &mark {
+                let marked = self.by_mark.entry(mark.clone()).or_default();
+                marked.push(stat.pid);
+            }
+            self.marks.insert(member, mark);
+        }
     }
 
     fn of_stats(stats: Vec<ProcStat>) -> Census {
@@ -80,16 +107,11 @@ impl Census {
             }
         }
         if let Some(mark) = &lineage.mark {
-            // None of a run is older than its main process.
-            let young = self.processes.values().filter(|stat| {
-                stat.start_time >= lineage.root.start_time && !depth.contains_key(&stat.pid)
-            });
-            let marked: Vec<u32> = young
-                .map(|stat| stat.pid)
-                .filter(|pid| self.has_mark(*pid, mark))
-                .collect();
-            for pid in marked {
-                self.follow(pid, 1, &mut depth);
+            for pid in self.by_mark.get(mark).into_iter().flatten() {
+                // None of a run is older than its main process.
+                if self.processes[pid].start_time >= lineage.root.start_time {
+                    self.follow(*pid, 1, &mut depth);
+                }
             }
         }
         self.deepest_first(depth, lineage)
@@ -141,12 +163,6 @@ impl Census {
                 todo.extend(next.map(|pid| (*pid, level + 1)));
             }
         }
-    }
-
-    fn has_mark(&self, pid: u32, mark: &str) -> bool {
-        let mut marks = self.marks.borrow_mut();
-        let found = marks.entry(pid).or_insert_with(|| mark_of(pid));
-        found.as_deref() == Some(mark)
     }
 }
 
