@@ -4,7 +4,9 @@
 //! start, an action says whom to signal. Every kernel event leaves here as an
 //! [`Event`] of an incarnation; nothing else in the daemon knows pids.
 
+use super::ends::{Ends, pipes};
 use super::marks::Marks;
+use super::orphans::Orphans;
 use super::package::package_version;
 use super::readable::readable;
 use super::scout::Scout;
@@ -14,18 +16,16 @@ use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
 use musher_core::supervisor::{Channel, Event, Oom, SpawnFailure, SpawnPlan};
 use musher_os::cgroup::RunGroup;
-use musher_os::fd::{self, Blocking};
 use musher_os::kill::{Lineage, MARK, Member};
 use musher_os::oom;
-use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Stdio, Step};
+use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Step};
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
 
 /// How long the exit status of an adopted process is waited for after its end:
 /// the keeper reaps it at about the same moment.
@@ -33,8 +33,6 @@ const ADOPTED_STATUS_WAIT: Duration = Duration::from_millis(1000);
 /// Descriptor of the first socket of an app, or of its channel where it has none:
 /// SD_LISTEN_FDS_START of sd_listen_fds(3).
 const FIRST_SOCKET: usize = 3;
-/// Size asked for the output pipes: room for a burst while the pump is busy.
-const PIPE_BYTES: usize = 1 << 20;
 
 /// A living run.
 pub(crate) struct Child {
@@ -60,23 +58,10 @@ pub(crate) struct Child {
     is_watched: bool,
 }
 
-/// The manager's ends of a run's descriptors: all of them after a spawn, and
-/// after a takeover those that were kept.
-#[derive(Default)]
-pub(crate) struct Ends {
-    /// Read end of its stdout.
-    pub out: Option<OwnedFd>,
-    /// Read end of its stderr.
-    pub err: Option<OwnedFd>,
-    /// Our end of its IPC channel.
-    pub channel: Option<OwnedFd>,
-}
-
 /// All living runs.
 pub(crate) struct Children {
     by_run: HashMap<Incarnation, Child>,
-    /// Who waits for the exit status of an adopted pid.
-    adopted: BTreeMap<u32, oneshot::Sender<ExitStatus>>,
+    orphans: Orphans,
     pub(super) events: UnboundedSender<Event>,
     pub(super) marks: Marks,
     pub(super) scout: Scout,
@@ -88,7 +73,7 @@ impl Children {
     pub(crate) fn new(events: UnboundedSender<Event>, marks: Marks, scout: Scout) -> Children {
         Children {
             by_run: HashMap::new(),
-            adopted: BTreeMap::new(),
+            orphans: Orphans::default(),
             events,
             marks,
             scout,
@@ -196,7 +181,8 @@ impl Children {
             return false;
         };
         // The keeper reaps, and tells of, its own children only: an orphan of
-        // a daemon whose keeper had died before it is somebody else's.
+        // a daemon whose keeper had died before it is somebody else's. If such
+        // a one is dead, nobody will tell how it ended.
         let is_keepers = stat.ppid == std::os::unix::process::parent_id();
         if stat.start_time != start_time || (stat.is_dead() && !is_keepers) {
             return false;
@@ -218,10 +204,7 @@ impl Children {
             is_watched: false,
         };
         self.by_run.insert(run, child);
-        let (tell, status) = oneshot::channel();
-        if is_keepers {
-            self.adopted.insert(pid, tell);
-        }
+        let status = self.orphans.status_of(pid, is_keepers);
         let events = self.events.clone();
         tokio::task::spawn_local(async move {
             wait_shared(&pidfd).await;
@@ -243,17 +226,21 @@ impl Children {
         }
     }
 
-    /// Takes in how an orphan ended, from the keeper.
-    pub(crate) fn orphan_exited(&mut self, pid: u32, status: ExitStatus) {
-        if let Some(tell) = self.adopted.remove(&pid) {
-            // Nobody waits any more: the status was taken as unknown.
-            let _ = tell.send(status);
-        }
+    /// Takes in how an orphan ended, from the keeper. False if nobody waits for
+    /// it; otherwise its `Exited` follows.
+    pub(crate) fn orphan_exited(&mut self, pid: u32, status: ExitStatus) -> bool {
+        self.orphans.exited(pid, status)
+    }
+
+    /// Returns the pid of a run whose end the keeper told, once.
+    pub(crate) fn told_by_keeper(&mut self, run: Incarnation) -> Option<u32> {
+        let pid = self.by_run.get(&run)?.pid;
+        self.orphans.take_told(pid).then_some(pid)
     }
 
     /// The keeper is gone: nobody will tell how adopted runs end.
     pub(crate) fn keeper_is_gone(&mut self) {
-        self.adopted.clear();
+        self.orphans.clear();
     }
 
     /// Signals the main process of a run.
@@ -292,7 +279,7 @@ impl Children {
     /// Lets go of a run that is over.
     pub(crate) fn forget(&mut self, run: Incarnation) {
         if let Some(child) = self.by_run.remove(&run) {
-            self.adopted.remove(&child.pid);
+            self.orphans.forget(child.pid);
             self.marks.remove_group(child.lineage.group);
         }
     }
@@ -459,34 +446,6 @@ fn failed(run: Incarnation, error: &SpawnError) -> Box<Event> {
         reason: error.to_string(),
         kind,
     })
-}
-
-fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {
-    let (stdin, stdin_ours) = fd::pipe()?;
-    let (out, stdout) = fd::pipe()?;
-    let (err, stderr) = fd::pipe()?;
-    fd::set_blocking(&stdin_ours, Blocking::NeverWaits)?;
-    for ours in [&out, &err] {
-        fd::set_blocking(ours, Blocking::NeverWaits)?;
-        // Best effort: the limit for unprivileged users is shared (pipe(7)).
-        let _ = fd::set_pipe_size(ours, PIPE_BYTES);
-    }
-    let (ours, theirs) = fd::socketpair(Blocking::NeverWaits)?;
-    let stdio = Stdio {
-        stdin,
-        stdout,
-        stderr,
-        channel: Some(theirs),
-    };
-    Ok((
-        stdio,
-        Ends {
-            out: Some(out),
-            err: Some(err),
-            channel: Some(ours),
-        },
-        stdin_ours,
-    ))
 }
 
 /// Variables of Node's IPC channel on a descriptor (`NODE_UNIQUE_ID` makes a cluster worker).
