@@ -45,6 +45,23 @@ pub fn begin_drain(run: &mut Run, ctx: &mut Ctx<'_>) {
     });
 }
 
+/// Says again what a daemon that died may not have said of a run on its way
+/// out: it gets no connections, and it drains. An agent that has drained
+/// already answers so.
+pub fn say_again(run: &Run, ctx: &mut Ctx<'_>) {
+    let Phase::Stopping(stopping) = &run.phase else {
+        return;
+    };
+    ctx.out.push(Action::Detach { run: run.id });
+    if let Rung::Draining { ask_at } = stopping.rung {
+        ctx.out.push(Action::Drain {
+            run: run.id,
+            limit: ask_at.since(ctx.now.mono),
+            websockets: run.spec.reload.websockets,
+        });
+    }
+}
+
 /// Ends a drain before its time; a run that does not drain is left alone.
 pub fn hasten(run: &mut Run, ctx: &mut Ctx<'_>) {
     if let Phase::Stopping(stopping) = &run.phase

@@ -1,7 +1,8 @@
 //! Going on after a daemon's death: the supervisor as it was, from the store.
 
 use super::action::AppKey;
-use super::process::Process;
+use super::ladder;
+use super::process::{Process, Second};
 use super::{Action, Settings, Supervisor, trigger};
 use crate::id::{Incarnation, PmId};
 use crate::supervisor::Calendar;
@@ -42,7 +43,10 @@ impl Supervisor {
     pub fn resume(&mut self, now: Now, out: &mut Vec<Action>) {
         let ids: Vec<PmId> = self.processes.keys().copied().collect();
         for id in ids {
-            self.with_process(id, now, out, |_, _| {});
+            self.with_process(id, now, out, |p, ctx| {
+                let runs = p.serving.iter().chain(p.second.iter().map(Second::run));
+                runs.for_each(|run| ladder::say_again(run, ctx));
+            });
         }
         let apps: BTreeSet<AppKey> = self.processes.values().map(Process::app_key).collect();
         for app in apps {

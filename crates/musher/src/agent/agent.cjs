@@ -274,7 +274,11 @@ function drainer(tell) {
   let state;
 
   function begin(words) {
-    if (state) return;
+    if (state) {
+      // A daemon that took over asks again.
+      if (state.words) tell(state.words);
+      return;
+    }
     state = {
       until: Date.now() + words.limit,
       places: new Set(words.places || []),
@@ -372,9 +376,10 @@ function drainer(tell) {
   function finish(n_left) {
     state.isOver = true;
     const n_gone = Math.max(0, state.n_seen - state.n_moved - state.n_closed - n_left);
-    tell({
+    state.words = {
       act: 'drained', moved: state.n_moved, finished: n_gone, closed: state.n_closed, left: n_left,
-    });
+    };
+    tell(state.words);
   }
 
   // An answer that has begun keeps its header; the next one says it.
