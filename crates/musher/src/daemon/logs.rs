@@ -15,6 +15,7 @@ mod files;
 mod outlet;
 mod pump;
 mod source;
+mod splice;
 #[cfg(test)]
 mod tests;
 

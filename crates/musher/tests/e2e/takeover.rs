@@ -34,6 +34,27 @@ fn ten_kills_lose_no_line_and_double_none() {
     assert_eq!(musher.of("tick")[0]["pm2_env"]["restart_time"], 0);
 }
 
+/// Output never stops, so every kill hits the daemon at its logs.
+#[test]
+fn kills_in_a_torrent_lose_no_line_and_double_none() {
+    let musher = Musher::new();
+    musher.ok(&["start", &Musher::app("torrent.js"), "--name", "torrent"]);
+    let size = || {
+        std::fs::metadata(musher.home().join("logs/torrent-out.log")).map_or(0, |file| file.len())
+    };
+    for _ in 0..20 {
+        let before = size();
+        musher.wait("output after the kill", || {
+            (size() > before + 10_000).then_some(())
+        });
+        musher.kill_daemon();
+    }
+    musher.ok(&["stop", "torrent"]);
+    let numbers = ticks(&musher.log("torrent-out.log"));
+    let gap = numbers.iter().zip(0..).find(|(said, n)| **said != *n);
+    assert_eq!(gap, None, "of {} lines", numbers.len());
+}
+
 #[test]
 fn a_cluster_answers_through_the_kills() {
     const KILLS: usize = 4;

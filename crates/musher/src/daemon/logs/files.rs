@@ -1,16 +1,18 @@
-//! The open log files: one descriptor per path, shared by every source of it.
+//! The open log files, by path, shared by every source of it: one descriptor to
+//! append with, and one to move bytes to.
 //!
 //! Append mode is what makes several writers, `flush` and copy-and-truncate
-//! rotation safe, and it rules out splice(2), which refuses such files. A file
+//! rotation safe. Untouched output goes past it, see [`super::splice`]. A file
 //! that cannot be written loses what comes, counted, and is tried again every
 //! [`RETRY`]. Nothing here waits.
 
+use super::splice::{Moved, Target};
 use musher_core::id::Incarnation;
 use musher_core::log::Stream;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub(super) struct Files {
 struct LogFile {
     path: Arc<str>,
     fd: Option<OwnedFd>,
+    /// The same file for splice(2), if it is one that can be moved to.
+    target: Option<Target>,
     /// Streams that write to it.
     n_users: usize,
     end: End,
@@ -61,6 +65,25 @@ enum End {
     Torn,
 }
 
+impl End {
+    /// What a file ends with after `writer` wrote something up to `last`.
+    fn after(last: u8, writer: Writer) -> End {
+        match last {
+            b'\n' => End::Line,
+            _ => End::Begun(writer),
+        }
+    }
+
+    /// Returns true when what `writer` says need not begin with a new line.
+    fn may_go_on(self, writer: Writer) -> bool {
+        match self {
+            End::Line => true,
+            End::Begun(by) => by == writer,
+            End::Torn => false,
+        }
+    }
+}
+
 /// What could not be written.
 #[derive(Debug)]
 pub(super) struct Loss {
@@ -77,6 +100,7 @@ impl Files {
             .or_insert_with(|| LogFile {
                 path: Arc::clone(path),
                 fd: None,
+                target: None,
                 n_users: 0,
                 end: End::Line,
                 retry_at: None,
@@ -121,9 +145,57 @@ impl Files {
             None => Ok(()),
         }
     }
+
+    /// Returns true when several streams write to the file.
+    pub(super) fn is_shared(&self, path: &str) -> bool {
+        self.by_path.get(path).is_some_and(|file| file.n_users > 1)
+    }
+
+    /// Returns true when [`Files::take`] may be tried.
+    pub(super) fn may_take(&self, path: &str, writer: Writer) -> bool {
+        self.by_path.get(path).is_some_and(|file| {
+            file.target.as_ref().is_some_and(Target::is_ours) && file.end.may_go_on(writer)
+        })
+    }
+
+    /// Moves up to `n_max` bytes from a pipe to the end of the file.
+    ///
+    /// # Errors
+    /// As [`Target::take`], and `EBUSY` if the file takes only appends for the time
+    /// being: it failed, or ends with a line somebody else has begun.
+    pub(super) fn take(
+        &mut self,
+        path: &str,
+        writer: Writer,
+        pipe: BorrowedFd<'_>,
+        n_max: usize,
+        now: Instant,
+    ) -> Result<Moved, Errno> {
+        match self.by_path.get_mut(path) {
+            Some(file) => file.take(writer, pipe, n_max, now),
+            None => Err(Errno::BUSY),
+        }
+    }
 }
 
 impl LogFile {
+    fn take(
+        &mut self,
+        writer: Writer,
+        pipe: BorrowedFd<'_>,
+        n_max: usize,
+        now: Instant,
+    ) -> Result<Moved, Errno> {
+        self.prepare(now)?;
+        let target = self.target.as_mut().ok_or(Errno::BUSY)?;
+        if !self.end.may_go_on(writer) {
+            return Err(Errno::BUSY);
+        }
+        let moved = target.take(pipe, n_max)?;
+        self.end = End::after(moved.last, writer);
+        Ok(moved)
+    }
+
     fn append(&mut self, writer: Writer, bytes: &[u8], now: Instant) -> Result<(), Loss> {
         let Some(last) = bytes.last() else {
             return Ok(());
@@ -131,10 +203,7 @@ impl LogFile {
         let mut rest = bytes;
         match self.write(writer, &mut rest, now) {
             Ok(()) => {
-                self.end = match last {
-                    b'\n' => End::Line,
-                    _ => End::Begun(writer),
-                };
+                self.end = End::after(*last, writer);
                 Ok(())
             }
             Err(error) => {
@@ -152,6 +221,32 @@ impl LogFile {
     }
 
     fn write(&mut self, writer: Writer, rest: &mut &[u8], now: Instant) -> Result<(), Errno> {
+        self.prepare(now)?;
+        let before = rest.len();
+        let written = self.write_on(writer, rest);
+        if let Some(target) = &mut self.target {
+            target.appended(before - rest.len());
+        }
+        if let Err(error) = written {
+            self.fail(error, now);
+        }
+        written
+    }
+
+    fn write_on(&mut self, writer: Writer, rest: &mut &[u8]) -> Result<(), Errno> {
+        let fd = self.fd.as_ref().ok_or(self.error)?;
+        if !self.end.may_go_on(writer) {
+            write_all(fd, &mut b"\n".as_slice())?;
+            if let Some(target) = &mut self.target {
+                target.appended(1);
+            }
+            self.end = End::Line;
+        }
+        write_all(fd, rest)
+    }
+
+    /// Makes sure that the file is open and the one of that name.
+    fn prepare(&mut self, now: Instant) -> Result<(), Errno> {
         self.open(now);
         if self.retry_at.is_some() {
             return Err(self.error);
@@ -159,27 +254,10 @@ impl LogFile {
         if self.fd.is_some() && now >= self.check_at {
             self.follow_deletion(now);
         }
-        let Some(fd) = &self.fd else {
-            return Err(self.error);
-        };
-        let may_go_on = match self.end {
-            End::Line => true,
-            End::Begun(by) => by == writer,
-            End::Torn => false,
-        };
-        let written = if may_go_on {
-            write_all(fd, rest)
-        } else {
-            write_all(fd, &mut b"\n".as_slice()).and_then(|()| {
-                self.end = End::Line;
-                write_all(fd, rest)
-            })
-        };
-        if let Err(error) = written {
-            self.fail(error, now);
-            return Err(error);
+        match &self.fd {
+            Some(_) => Ok(()),
+            None => Err(self.error),
         }
-        Ok(())
     }
 
     /// Opens the file if it is not, unless it failed a moment ago.
@@ -193,13 +271,17 @@ impl LogFile {
         }
         self.check_at = now + LINK_CHECK;
         match open(&self.path) {
-            Ok(fd) => self.fd = Some(fd),
+            Ok(fd) => {
+                self.target = Target::open(&fd);
+                self.fd = Some(fd);
+            }
             Err(error) => self.fail(error, now),
         }
     }
 
     fn reopen(&mut self, now: Instant) {
         self.fd = None;
+        self.target = None;
         self.end = End::Line;
         self.retry_at = None;
         self.open(now);

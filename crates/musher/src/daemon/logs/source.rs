@@ -1,13 +1,16 @@
 //! One pipe on its way to its files.
 //!
 //! Writes are whole lines where lines are of a sane length, so that several
-//! processes can share a file. Raw output nobody watches goes from the read
-//! buffer to the file; everything else is copied through the framer.
+//! processes can share a file. Raw output with one file is moved there and never
+//! read ([`super::splice`]); if others share the file or somebody watches, this
+//! holds for whole lines. Everything else is read: raw output nobody watches goes
+//! from the read buffer to the files, the rest is copied through the framer.
 
 use super::Source;
 use super::clock::Clock;
 use super::files::{Files, Writer};
 use super::outlet::{Losses, Origin, Outlet};
+use super::splice::Peek;
 use musher_core::id::Incarnation;
 use musher_core::log::{Civil, DateFormat, Format, Framer, LINE_MAX_BYTES, Stream};
 use rustix::io::Errno;
@@ -24,6 +27,9 @@ const ROUND_MAX_BYTES: usize = 1024 * 1024;
 
 /// One read of untouched output.
 const READ_BYTES: usize = 256 * 1024;
+
+/// Bytes moved at a time; the pipe is locked for its writer meanwhile.
+const MOVE_BYTES: usize = READ_BYTES;
 
 /// One read of output that is framed.
 const READ_FRAMED_BYTES: usize = LINE_MAX_BYTES;
@@ -51,6 +57,7 @@ pub(super) struct Desk {
     clock: Clock,
     buffer: Vec<u8>,
     out: Vec<u8>,
+    peek: Peek,
     n_enlarged: usize,
 }
 
@@ -105,6 +112,15 @@ pub(super) enum Served {
     Ended,
 }
 
+/// How an attempt to move bytes ended.
+enum Spliced {
+    Moved(usize),
+    /// The pipe has nothing to give.
+    Empty,
+    /// Reading it is right this time.
+    Unfit,
+}
+
 impl Desk {
     pub(super) fn new(outlet: Outlet) -> Desk {
         Desk {
@@ -115,6 +131,7 @@ impl Desk {
             clock: Clock::new(),
             buffer: vec![0; READ_BYTES],
             out: Vec::new(),
+            peek: Peek::default(),
             n_enlarged: 0,
         }
     }
@@ -200,6 +217,14 @@ impl Tap {
     pub(super) fn serve(&mut self, desk: &mut Desk, now: Instant) -> Served {
         let mut n_bytes = 0;
         while n_bytes < ROUND_MAX_BYTES {
+            match self.splice(desk, now) {
+                Spliced::Moved(n) => {
+                    n_bytes += n;
+                    continue;
+                }
+                Spliced::Empty => break,
+                Spliced::Unfit => {}
+            }
             let is_direct = self.is_direct(desk);
             let size = if is_direct {
                 READ_BYTES
@@ -231,6 +256,50 @@ impl Tap {
         }
         self.report(desk, now);
         Served::Open { n_bytes }
+    }
+
+    /// Moves what the pipe holds to its file.
+    fn splice(&mut self, desk: &mut Desk, now: Instant) -> Spliced {
+        let [link] = self.links.as_slice() else {
+            return Spliced::Unfit;
+        };
+        if !self.is_raw || link.is_torn {
+            return Spliced::Unfit;
+        }
+        let path = Arc::clone(&link.path);
+        let writer = self.writer();
+        let is_by_line = desk.ways.outlet.is_subscribed() || desk.ways.files.is_shared(&path);
+        let is_held = is_by_line && self.framer.n_held() > 0;
+        if is_held || !desk.ways.files.may_take(&path, writer) {
+            return Spliced::Unfit;
+        }
+        let mut n_max = MOVE_BYTES;
+        if is_by_line {
+            match desk.peek.look(self.fd.as_fd(), &mut desk.buffer) {
+                Ok(n) => n_max = complete(&desk.buffer[..n]),
+                Err(Errno::AGAIN) => return Spliced::Empty,
+                Err(_) => return Spliced::Unfit,
+            }
+            if n_max == 0 {
+                return Spliced::Unfit;
+            }
+        } else {
+            self.flush_held(desk, now);
+        }
+        let files = &mut desk.ways.files;
+        let n_bytes = match files.take(&path, writer, self.fd.as_fd(), n_max, now) {
+            Ok(moved) => moved.n_bytes,
+            Err(Errno::AGAIN) => return Spliced::Empty,
+            Err(_) => return Spliced::Unfit,
+        };
+        self.losses.succeeded();
+        if is_by_line {
+            let at_ms = desk.clock.now().unix_ms;
+            let losses = &mut self.losses;
+            let text = &desk.buffer[..n_bytes];
+            desk.ways.outlet.text(self.origin, text, at_ms, losses);
+        }
+        Spliced::Moved(n_bytes)
     }
 
     /// Does what time has come for. [`Served::Ended`] when the pipe is to be closed.
@@ -276,16 +345,20 @@ impl Tap {
         if self.is_disabled {
             return;
         }
-        let newline = desk.buffer[..n].iter().rposition(|byte| *byte == b'\n');
-        let complete = newline.map_or(0, |at| at + 1);
+        let complete = complete(&desk.buffer[..n]);
         if complete > 0 {
-            // The beginning of the first line. Raw bytes do not depend on the time.
-            self.framer.finish(&Civil::at(0, 0), &mut desk.out);
-            self.deliver_out(desk, 0, now);
+            self.flush_held(desk, now);
             self.append(&desk.buffer[..complete], &mut desk.ways, now);
-            self.release_at = None;
         }
         self.write_framed(complete..n, desk, now);
+    }
+
+    /// Writes the beginning of a raw line that was held.
+    fn flush_held(&mut self, desk: &mut Desk, now: Instant) {
+        // Raw bytes do not depend on the time.
+        self.framer.finish(&Civil::at(0, 0), &mut desk.out);
+        self.deliver_out(desk, 0, now);
+        self.release_at = None;
     }
 
     /// Writes a part of the read buffer through the framer.
@@ -319,11 +392,15 @@ impl Tap {
         desk.out.shrink_to(KEEP_OUT_BYTES);
     }
 
-    fn append(&mut self, bytes: &[u8], ways: &mut Ways, now: Instant) {
-        let writer = Writer {
+    fn writer(&self) -> Writer {
+        Writer {
             run: self.origin.run,
             stream: self.origin.stream,
-        };
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8], ways: &mut Ways, now: Instant) {
+        let writer = self.writer();
         let mut failure = None;
         for link in &mut self.links {
             let whole = link.skip_torn_line(bytes);
@@ -378,4 +455,10 @@ impl Link {
             None => &[],
         }
     }
+}
+
+/// Returns the length of the complete lines at the beginning of `bytes`.
+fn complete(bytes: &[u8]) -> usize {
+    let newline = bytes.iter().rposition(|byte| *byte == b'\n');
+    newline.map_or(0, |at| at + 1)
 }

@@ -71,6 +71,13 @@ impl Harness {
         self.finish(1);
     }
 
+    /// Finishes a run while others may end.
+    fn finish_among(&self, run: u64) {
+        self.pump.finish(Incarnation(run));
+        let is_end = |event: &LogEvent| matches!(event, LogEvent::Drained { run: drained } if *drained == Incarnation(run));
+        while !is_end(&self.events.recv_timeout(DEADLINE).unwrap()) {}
+    }
+
     /// Finishes a run; returns what was said until it was drained.
     fn finish(&self, run: u64) -> Vec<LogEvent> {
         self.pump.finish(Incarnation(run));
@@ -190,11 +197,13 @@ fn one_write_per_line_gives_the_same_file() {
 
 #[test]
 fn four_writers_of_a_merged_file_never_share_a_line() {
-    for date_format in [None, Some("HH:mm:ss".to_owned())] {
+    let date = Some("HH:mm:ss".to_owned());
+    for (date_format, is_combined) in [(None, true), (None, false), (date, true)] {
         let harness = Harness::new();
+        let combined = || harness.file("combined.log");
         let output = Output {
             out: harness.file("merged.log"),
-            combined: harness.file("combined.log"),
+            combined: is_combined.then(combined).flatten(),
             date_format,
             ..Output::default()
         };
@@ -208,7 +217,8 @@ fn four_writers_of_a_merged_file_never_share_a_line() {
             child.wait().unwrap();
             harness.finish(run);
         }
-        for name in ["merged.log", "combined.log"] {
+        let names = ["merged.log", "combined.log"];
+        for name in &names[..1 + usize::from(is_combined)] {
             let text = read(&harness.path(name));
             let mut last = [0; 5];
             for line in text.lines() {
@@ -338,6 +348,98 @@ fn a_file_truncated_meanwhile_has_no_hole() {
     drop(writer);
     harness.finish(1);
     assert_eq!(read(&path), "kept\n");
+}
+
+/// Every line as the number it is; those of another writer are left out.
+fn own_numbers(text: &str) -> Vec<usize> {
+    let own = text.lines().filter(|line| *line != "theirs");
+    own.map(|line| line.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_second_writer_of_the_file_costs_nobody_a_line() {
+    let harness = Harness::new();
+    let output = Output {
+        out: harness.file("out.log"),
+        ..Output::default()
+    };
+    let path = harness.path("out.log");
+    let mut writer = harness.attach(1, Stream::Out, &output);
+    writer.write_all(b"0\n").unwrap();
+    wait_until("the first line", || {
+        std::fs::read(&path).is_ok_and(|text| text == b"0\n")
+    });
+    // Answered between two rounds: the first of theirs meets an idle file.
+    harness.pump.reopen().recv_timeout(DEADLINE).unwrap();
+    let mut other = std::fs::File::options().append(true).open(&path).unwrap();
+    for n in 1..=500 {
+        other.write_all(b"theirs\n").unwrap();
+        writeln!(writer, "{n}").unwrap();
+    }
+    drop(writer);
+    harness.finish(1);
+    let text = read(&path);
+    assert_eq!(own_numbers(&text), (0..=500).collect::<Vec<_>>());
+    assert_eq!(text.lines().filter(|line| *line == "theirs").count(), 500);
+}
+
+#[test]
+fn subscribers_and_sharers_that_come_and_go_change_no_byte() {
+    let harness = Harness::with_queue(4);
+    let output = Output {
+        out: harness.file("out.log"),
+        ..Output::default()
+    };
+    let mut writer = harness.attach(1, Stream::Out, &output);
+    let mut expected = Vec::new();
+    let mut sharer = None;
+    for round in 0..400_usize {
+        harness.pump.set_subscribers(usize::from(round % 3 == 1));
+        if round % 5 == 0 {
+            let run = 2 + round as u64;
+            let was = sharer.replace((run, harness.attach(run, Stream::Out, &output)));
+            if let Some((run, end)) = was {
+                drop(end);
+                harness.pump.finish(Incarnation(run));
+            }
+        }
+        // Begun lines and long ones; the pipe is sometimes empty in between.
+        let chunk = "x".repeat(round * 7 % 3000) + ["\n", ""][round % 2];
+        writer.write_all(chunk.as_bytes()).unwrap();
+        expected.extend_from_slice(chunk.as_bytes());
+        if round % 4 == 0 {
+            std::thread::yield_now();
+        }
+    }
+    drop((writer, sharer));
+    harness.pump.set_subscribers(0);
+    harness.finish_among(1);
+    assert!(std::fs::read(harness.path("out.log")).unwrap() == expected);
+}
+
+#[test]
+fn a_file_moved_away_is_complete_and_the_next_one_begins_where_it_ended() {
+    let harness = Harness::new();
+    let output = Output {
+        out: harness.file("out.log"),
+        ..Output::default()
+    };
+    let mut child = harness.spawn(1, &["seq", "1", "1000000"], &output);
+    let mut all = String::new();
+    for n in 0..5 {
+        wait_until("some output", || {
+            std::fs::metadata(harness.path("out.log")).is_ok_and(|file| file.len() > 0)
+        });
+        let rotated = harness.path(&format!("out.log.{n}"));
+        std::fs::rename(harness.path("out.log"), &rotated).unwrap();
+        let done = harness.pump.reopen();
+        done.recv_timeout(DEADLINE).unwrap();
+        all += &read(&rotated);
+    }
+    child.wait().unwrap();
+    harness.finish(1);
+    all += &read(&harness.path("out.log"));
+    assert!(all == numbers(1_000_000));
 }
 
 #[test]
