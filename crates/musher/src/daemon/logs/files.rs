@@ -39,6 +39,8 @@ struct LogFile {
     /// Streams that write to it.
     n_users: usize,
     end: End,
+    /// When the beginning of a line was moved there that its writer is expected to end.
+    begun_at: Option<Instant>,
     /// Not to be tried before.
     retry_at: Option<Instant>,
     /// When to look whether it was deleted.
@@ -103,6 +105,7 @@ impl Files {
                 target: None,
                 n_users: 0,
                 end: End::Line,
+                begun_at: None,
                 retry_at: None,
                 check_at: now + LINK_CHECK,
                 error: Errno::IO,
@@ -112,8 +115,11 @@ impl Files {
     }
 
     /// Removes a user; the last one closes the file.
-    pub(super) fn release(&mut self, path: &str) {
+    pub(super) fn release(&mut self, path: &str, writer: Writer) {
         if let Some(file) = self.by_path.get_mut(path) {
+            if file.end == End::Begun(writer) {
+                file.begun_at = None;
+            }
             file.n_users -= 1;
             if file.n_users == 0 {
                 self.by_path.remove(path);
@@ -149,6 +155,13 @@ impl Files {
     /// Returns true when several streams write to the file.
     pub(super) fn is_shared(&self, path: &str) -> bool {
         self.by_path.get(path).is_some_and(|file| file.n_users > 1)
+    }
+
+    /// Returns since when the file ends in the middle of a line that somebody other
+    /// than `writer` wrote when the file was theirs alone.
+    pub(super) fn begun_at(&self, path: &str, writer: Writer) -> Option<Instant> {
+        let file = self.by_path.get(path)?;
+        file.begun_at.filter(|_| !file.end.may_go_on(writer))
     }
 
     /// Returns true when [`Files::take`] may be tried.
@@ -193,6 +206,7 @@ impl LogFile {
         }
         let moved = target.take(pipe, n_max)?;
         self.end = End::after(moved.last, writer);
+        self.begun_at = (self.end != End::Line).then_some(now);
         Ok(moved)
     }
 
@@ -222,6 +236,7 @@ impl LogFile {
 
     fn write(&mut self, writer: Writer, rest: &mut &[u8], now: Instant) -> Result<(), Errno> {
         self.prepare(now)?;
+        self.begun_at = None;
         let before = rest.len();
         let written = self.write_on(writer, rest);
         if let Some(target) = &mut self.target {
@@ -283,6 +298,7 @@ impl LogFile {
         self.fd = None;
         self.target = None;
         self.end = End::Line;
+        self.begun_at = None;
         self.retry_at = None;
         self.open(now);
     }

@@ -252,6 +252,9 @@ impl Pump {
     fn stop(mut self, now: Instant) {
         let keys: Vec<u64> = self.taps.keys().copied().collect();
         for key in keys {
+            if let Some(tap) = self.taps.get_mut(&key) {
+                tap.begin_end(now);
+            }
             for _ in 0..LAST_ROUNDS {
                 self.serve(key, now);
             }

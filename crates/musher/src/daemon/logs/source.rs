@@ -37,7 +37,8 @@ const READ_FRAMED_BYTES: usize = LINE_MAX_BYTES;
 /// The output buffer is cut back to this after an unusual line.
 const KEEP_OUT_BYTES: usize = 256 * 1024;
 
-/// After this long the beginning of a line is written without its end.
+/// After this long the beginning of a line is written without its end, and others
+/// write to a file that ends with one.
 const HOLD: Duration = Duration::from_millis(500);
 
 /// Size of a flooded pipe.
@@ -215,6 +216,10 @@ impl Tap {
 
     /// Reads one round and writes it.
     pub(super) fn serve(&mut self, desk: &mut Desk, now: Instant) -> Served {
+        if self.is_waiting(desk, now) {
+            // As good as a little: the thread pauses before it looks again.
+            return Served::Open { n_bytes: 1 };
+        }
         let mut n_bytes = 0;
         while n_bytes < ROUND_MAX_BYTES {
             match self.splice(desk, now) {
@@ -256,6 +261,17 @@ impl Tap {
         }
         self.report(desk, now);
         Served::Open { n_bytes }
+    }
+
+    /// Returns true when a file ends with a line that somebody else has just begun,
+    /// being alone with it then, and is about to end.
+    fn is_waiting(&self, desk: &Desk, now: Instant) -> bool {
+        let writer = self.writer();
+        let is_begun = self.links.iter().any(|link| {
+            let begun_at = desk.ways.files.begun_at(&link.path, writer);
+            begun_at.is_some_and(|at| now < at + HOLD)
+        });
+        is_begun && self.close_at.is_none()
     }
 
     /// Moves what the pipe holds to its file.
@@ -327,8 +343,9 @@ impl Tap {
         self.deliver_out(desk, civil.unix_ms, now);
         let losses = &mut self.losses;
         desk.ways.outlet.report_rest(self.origin.pm_id, losses, now);
+        let writer = self.writer();
         for link in &self.links {
-            desk.ways.files.release(&link.path);
+            desk.ways.files.release(&link.path, writer);
         }
         if self.pipe == Pipe::Enlarged {
             desk.n_enlarged -= 1;
