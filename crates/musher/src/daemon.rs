@@ -21,6 +21,7 @@ pub(crate) mod logs;
 mod marks;
 mod package;
 mod persist;
+pub(crate) mod pipes;
 mod probe;
 pub(crate) mod readable;
 pub(crate) mod rpc;

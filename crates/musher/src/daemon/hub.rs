@@ -7,12 +7,13 @@
 use super::activation::Activation;
 use super::balance::{self, Balancer};
 use super::bus::Bus;
-use super::children::{Child, Children, Ends};
+use super::children::{Child, Children};
 use super::garbage::Garbage;
 use super::journal;
 use super::keeping::Keeping;
 use super::logs::{LogPump, Source};
 use super::persist;
+use super::pipes::Ends;
 use super::probe::Prober;
 use super::rpc::ReplyTo;
 use super::sample::Sampler;

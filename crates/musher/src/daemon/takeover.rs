@@ -8,12 +8,13 @@
 use super::balance::{BalanceEvent, Balancer};
 use super::bus::Bus;
 use super::calendar::LocalCalendar;
-use super::children::{Children, Ends};
+use super::children::Children;
 use super::doors::Doors;
 use super::hub::{ERR, Hub, IN, IPC, OUT, Parts, parked_name};
 use super::keeping::Keeping;
 use super::logs::{LogError, LogEvent, LogPump};
 use super::marks::Marks;
+use super::pipes::Ends;
 use super::readable::readable;
 use super::scout::Scout;
 use super::store::{Loaded, Store};
@@ -82,11 +83,10 @@ pub(crate) fn set_up(
     let (notes, keeper_inbox) = mpsc::channel(MAX_NOTES);
     let keeping = Keeping::new(keeper.as_ref(), &doors, &paths, notes)?;
     let children = start_children(child_events, &paths)?;
-    let boot_id = musher_os::reap::boot_id();
     let mut past = Past {
         children,
         parked,
-        boot_id,
+        boot_id: musher_os::reap::boot_id(),
         exits: restored.exits.iter().copied().collect(),
         ended: Vec::new(),
         left_behind: Vec::new(),
