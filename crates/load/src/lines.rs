@@ -1,5 +1,6 @@
 //! Numbered lines over plain TCP; each is answered by a line that begins with
-//! the same number.
+//! the same number. One that ends with `bye` is the connection's last: without
+//! such a word a protocol cannot be drained, whoever tries.
 
 use crate::Client;
 use crate::options::Options;
@@ -53,11 +54,18 @@ impl Client for LineClient {
         if words.next() != Some(&self.number.to_string()) {
             return Err(Fault::Body(format!("{line:?} answers {}", self.number)));
         }
-        tally
-            .lock()
-            .expect("no client panics while it counts")
-            .saw(words.next().unwrap_or_default());
-        self.connection = Some(connection);
+        let rest = words.next().unwrap_or_default();
+        let mut sums = tally.lock().expect("no client panics while it counts");
+        match rest.strip_suffix(" bye") {
+            Some(who) => {
+                sums.saw(who);
+                sums.n_reconnects += 1;
+            }
+            None => {
+                sums.saw(rest);
+                self.connection = Some(connection);
+            }
+        }
         Ok(())
     }
 }

@@ -26,6 +26,7 @@ mod probe;
 pub(crate) mod readable;
 pub(crate) mod rpc;
 pub(crate) mod sample;
+mod saved;
 mod scout;
 mod settings;
 pub(crate) mod store;

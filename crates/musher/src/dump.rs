@@ -2,9 +2,38 @@
 
 use crate::files::{Durability, replace};
 use crate::paths::Paths;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::fmt::Display;
 use std::io;
 use std::path::Path;
+
+/// Why a dump gave nothing.
+#[derive(Debug)]
+pub(crate) enum DumpError {
+    /// It is not there.
+    Missing,
+    /// It is, and cannot be used.
+    Damaged(String),
+}
+
+/// Returns the entries of a dump.
+///
+/// # Errors
+/// [`DumpError`], with the reason for people.
+pub(crate) fn read(path: &Path) -> Result<Vec<Map<String, Value>>, DumpError> {
+    let damaged = |why: &dyn Display| DumpError::Damaged(why.to_string());
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DumpError::Missing),
+        text => text.map_err(|error| damaged(&error))?,
+    };
+    let value: Value = json5::from_str(&text).map_err(|error| damaged(&error))?;
+    let entries = value.as_array().ok_or_else(|| damaged(&"it is no list"))?;
+    Ok(entries
+        .iter()
+        .filter_map(Value::as_object)
+        .cloned()
+        .collect())
+}
 
 /// Saves a list and keeps the one before as backup. A reader sees the one or
 /// the other, never a part.

@@ -7,6 +7,7 @@
 //! slow the disk is. Nothing but the history is read after the start.
 
 use super::journal;
+pub(crate) use damage::StoreError;
 use history::Entry;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, VecDeque};
@@ -15,53 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+mod damage;
 pub(crate) mod history;
 
 /// Version of the tables; a newer one is refused, never misread.
 const SCHEMA_VERSION: i64 = 1;
 /// Key of the highest run id used.
 const LAST_RUN: &str = "last_run";
-
-/// Why the database cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// SQLite could not open, read or write it.
-    #[error("state database {path} cannot be used (is the disk full, or the home not yours?)")]
-    Database {
-        /// Its path.
-        path: PathBuf,
-        /// SQLite's reason.
-        source: rusqlite::Error,
-    },
-    /// A newer musher wrote it.
-    #[error(
-        "state database {path} has format {found}, this musher knows {SCHEMA_VERSION}; \
-         run the newer musher, or set the file aside"
-    )]
-    Newer {
-        /// Its path.
-        path: PathBuf,
-        /// Its format.
-        found: i64,
-    },
-}
-
-impl StoreError {
-    /// Returns whether the file itself is unusable. A full disk or a missing
-    /// permission says nothing about it.
-    fn is_damage(&self) -> bool {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        match self {
-            StoreError::Newer { .. } => false,
-            StoreError::Database { source, .. } => {
-                matches!(
-                    source.sqlite_error_code(),
-                    Some(DatabaseCorrupt | NotADatabase)
-                )
-            }
-        }
-    }
-}
 
 /// What the previous daemon left.
 #[derive(Debug, Default)]
@@ -125,7 +86,8 @@ struct Batch {
 impl Store {
     /// Opens the database, reads what is there, and starts the writer.
     ///
-    /// A damaged file is renamed to `<file>.damaged` and a fresh one is used.
+    /// A damaged file is renamed to `<file>.damaged`, or to the next such name
+    /// that is free, and a fresh one is used.
     ///
     /// # Errors
     /// [`StoreError::Newer`], or a file system that refuses a fresh file too.
@@ -134,7 +96,7 @@ impl Store {
             Ok(opened) => opened,
             Err(error) if !error.is_damage() => return Err(error),
             Err(_) => {
-                let aside = path.with_extension("db.damaged");
+                let aside = damage::free_name(path);
                 for suffix in ["-wal", "-shm"] {
                     let side = PathBuf::from(format!("{}{suffix}", path.display()));
                     // Without its log the damaged file is all there is to keep.
@@ -250,6 +212,7 @@ fn load(path: &Path) -> Result<(Connection, Loaded), StoreError> {
         path: path.to_owned(),
         source,
     };
+    damage::has_header(path)?;
     make_private(path);
     let connection = Connection::open(path).map_err(wrap)?;
     let found = prepare(&connection).map_err(wrap)?;
@@ -259,6 +222,7 @@ fn load(path: &Path) -> Result<(Connection, Loaded), StoreError> {
             found,
         });
     }
+    damage::has_every_record(&connection, path)?;
     let loaded = read(&connection).map_err(wrap)?;
     Ok((connection, loaded))
 }

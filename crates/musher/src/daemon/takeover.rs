@@ -74,8 +74,7 @@ pub(crate) fn set_up(
     let n_dropped = Arc::new(AtomicU64::new(0));
     let (log_events, log_inbox) = mpsc::channel(MAX_LOG_EVENTS);
     let (calls, calls_inbox) = mpsc::channel(MAX_CALLS);
-    let is_fresh = loaded.records.is_empty();
-    let first_seq = first_seq(is_fresh);
+    let first_seq = first_seq(loaded.records.is_empty());
     let balancer = start_balancer(first_seq, balance_events, app_messages, &n_dropped)?;
     let pump = start_pump(log_events)?;
     let mut parked: BTreeMap<String, OwnedFd> = restored.fds.into_iter().collect();
@@ -116,6 +115,7 @@ pub(crate) fn set_up(
     let mut hub = Hub::new(parts);
     reconnect(&mut hub, parked, loaded.tickets);
     hub.mourn(restored.exits, ended);
+    hub.start_lost(loaded.set_aside.as_deref(), loaded.records.len());
     hub.release_all_sockets();
     let inbox = Inbox {
         children: children_inbox,
@@ -148,8 +148,8 @@ fn open_store(path: &Path) -> anyhow::Result<(Store, Loaded)> {
     let (store, loaded) = Store::open(path)?;
     if let Some(aside) = &loaded.set_aside {
         journal::error(&format!(
-            "the state database was damaged and is kept as {}; starting with an empty list \
-             (bring a saved one back with 'musher resurrect')",
+            "the state database was damaged and is kept as {}; the saved list takes its place \
+             (what was started since the last save is to be started again)",
             aside.display()
         ));
     }

@@ -268,7 +268,7 @@ fn another_user_is_hung_up_on() {
 }
 
 #[test]
-fn a_damaged_state_is_set_aside_and_said() {
+fn a_damaged_state_is_set_aside_and_the_saved_list_takes_its_place() {
     for is_running in [false, true] {
         let musher = Musher::new();
         musher.ok(&["start", &Musher::app("silent.js"), "--name", "app"]);
@@ -292,7 +292,7 @@ fn a_damaged_state_is_set_aside_and_said() {
         }
         let log = std::fs::read_to_string(musher.home().join("pm2.log")).expect("a log");
         assert!(
-            log.contains("damaged") && log.contains("resurrect"),
+            log.contains("damaged") && log.contains("starting what was saved"),
             "{log}"
         );
         let aside = std::fs::read_dir(musher.home())
@@ -303,13 +303,34 @@ fn a_damaged_state_is_set_aside_and_said() {
             name.starts_with("state.db.") || name.contains("damaged") || name.contains("corrupt")
         });
         assert!(aside.count() >= 1, "the damaged file is kept");
-        assert!(musher.list().is_empty());
         musher.wait("no process without a supervisor", || {
             (!is_alive(pid)).then_some(())
         });
-        musher.ok(&["resurrect"]);
         musher.wait_status("app", 1, "online");
     }
+}
+
+#[test]
+fn a_damaged_record_costs_no_app_that_was_saved() {
+    let musher = Musher::new();
+    for name in ["one", "two"] {
+        musher.ok(&["start", &Musher::app("silent.js"), "--name", name]);
+    }
+    musher.ok(&["save"]);
+    let one = musher.pids("one");
+    let state = musher.home().join("state.db");
+    let sql = "UPDATE process SET record = '{' WHERE pm_id = 1";
+    let code =
+        "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as d: d.execute(sys.argv[2])\n";
+    let damage = Command::new("python3")
+        .args(["-c", code])
+        .arg(&state)
+        .arg(sql)
+        .status();
+    assert!(damage.is_ok_and(|status| status.success()));
+    musher.kill_daemon();
+    musher.wait_status("two", 1, "online");
+    assert_eq!(musher.pids("one"), one, "the record of the other was whole");
 }
 
 #[test]

@@ -4,11 +4,10 @@ use crate::cli::context::Context;
 use crate::cli::output::Failure;
 use crate::cli::process::Process;
 use crate::cli::verbs::Outcome;
+use crate::dump::{DumpError, read};
 use crate::files::{Durability, replace};
 use crate::paths::Paths;
-use serde_json::{Map, Value};
-use std::fs;
-use std::io::ErrorKind;
+use serde_json::Value;
 use std::path::Path;
 
 /// Fields that belong to one life of the daemon.
@@ -99,14 +98,6 @@ pub(in crate::cli) fn resurrect(ctx: &mut Context) -> Outcome {
     Ok(0)
 }
 
-/// Why a dump gave nothing.
-enum DumpError {
-    /// It is not there.
-    Missing,
-    /// It is, and cannot be used.
-    Damaged(String),
-}
-
 fn saved(process: Process<'_>) -> Option<Value> {
     let mut entry = process.0.get("pm2_env")?.as_object()?.clone();
     for key in NOT_SAVED {
@@ -122,22 +113,6 @@ pub(in crate::cli) fn longest_kill_timeout(paths: &Paths) -> u64 {
         .iter()
         .filter_map(|entry| entry.get("kill_timeout")?.as_u64());
     timeouts.max().unwrap_or(0)
-}
-
-/// Returns the entries of a dump.
-fn read(path: &Path) -> Result<Vec<Map<String, Value>>, DumpError> {
-    let damaged = |why: &dyn std::fmt::Display| DumpError::Damaged(why.to_string());
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(DumpError::Missing),
-        text => text.map_err(|error| damaged(&error))?,
-    };
-    let value: Value = json5::from_str(&text).map_err(|error| damaged(&error))?;
-    let entries = value.as_array().ok_or_else(|| damaged(&"it is no list"))?;
-    Ok(entries
-        .iter()
-        .filter_map(Value::as_object)
-        .cloned()
-        .collect())
 }
 
 fn create_empty(path: &Path) -> Result<(), Failure> {
