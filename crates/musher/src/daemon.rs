@@ -23,6 +23,7 @@ mod marks;
 mod orphans;
 mod package;
 mod persist;
+pub(crate) mod pipes;
 mod probe;
 mod pulse;
 pub(crate) mod readable;

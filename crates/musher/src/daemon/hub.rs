@@ -13,6 +13,7 @@ use super::journal;
 use super::keeping::Keeping;
 use super::logs::{LogPump, Source};
 use super::persist;
+
 use super::probe::Prober;
 use super::rpc::ReplyTo;
 use super::sample::Sampler;

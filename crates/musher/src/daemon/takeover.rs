@@ -14,6 +14,7 @@ use super::hub::{ERR, Hub, IN, IPC, OUT, Parts, parked_name};
 use super::keeping::Keeping;
 use super::logs::{LogError, LogEvent, LogPump};
 use super::marks::Marks;
+
 use super::readable::readable;
 use super::scout::Scout;
 use super::stdio::Ends;
