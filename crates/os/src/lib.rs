@@ -16,6 +16,7 @@
 //! | [`stats`] | memory and cpu of processes and host |
 //! | [`fd`] | socketpair, pipe, SCM_RIGHTS |
 //! | [`listen`] | socket, bind, listen, accept, as libuv does |
+//! | [`bpf`] | bpf: who of a group of sockets gets a connection |
 //! | [`control`] | the daemon's own Unix sockets, peer credentials |
 //! | [`lock`] | flock |
 //! | [`memory`] | mallopt, malloc_trim |
@@ -25,6 +26,7 @@
 //! | [`clock`] | clock_gettime |
 //! | [`signals`] | signal masks, signalfd, child subreaper |
 
+pub mod bpf;
 pub mod clock;
 pub mod control;
 pub mod daemonize;
