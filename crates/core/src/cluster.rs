@@ -18,7 +18,10 @@ pub mod balancer;
 mod group;
 mod lifetime;
 pub mod message;
+pub mod overview;
+pub mod queues;
 mod sockets;
+pub mod sticky;
 mod takeover;
 mod worker;
 
@@ -63,6 +66,9 @@ pub enum Carried {
     Socket(SocketId),
     /// A connection.
     Connection(ConnectionId),
+    /// One end of a connection nobody uses: a question that needs a
+    /// descriptor to be answered.
+    Nobody,
 }
 
 /// One thing for the balance thread to do, in the order given.
@@ -76,6 +82,9 @@ pub enum ClusterAction {
         app: AppKey,
         /// Which slot of the app it serves.
         slot: u32,
+        /// Its index in the group it joins, by order of listen(2); to be given
+        /// to [`Primary::restore_socket`] if this daemon dies.
+        order: Option<u32>,
         /// Where.
         endpoint: Endpoint,
         /// How.
@@ -91,6 +100,37 @@ pub enum ClusterAction {
         /// Whether.
         on: bool,
     },
+    /// Tell, or stop telling, by [`Primary::queues`] how many wait there.
+    Measure {
+        /// Where.
+        socket: SocketId,
+        /// Whether.
+        on: bool,
+    },
+    /// Let the kernel spread the connections of a group over these of its
+    /// sockets only; over all if none is named.
+    Spread {
+        /// The first socket of the group.
+        socket: SocketId,
+        /// How many there are.
+        n_sockets: u32,
+        /// Indices in the order of listen(2), ascending.
+        live: Vec<u32>,
+    },
+    /// Accept up to this many connections here, whoever else accepts.
+    Accept {
+        /// Where.
+        socket: SocketId,
+        /// How many.
+        n_connections: u32,
+    },
+    /// A worker's event loop stopped turning, or turns again.
+    Hung {
+        /// Whose.
+        run: Incarnation,
+        /// Whether.
+        is_hung: bool,
+    },
     /// Close musher's copy of a socket some worker may still accept from, and
     /// unlink its path if it has one.
     CloseSocket {
@@ -103,6 +143,13 @@ pub enum ClusterAction {
     EndSocket {
         /// Which.
         socket: SocketId,
+    },
+    /// Look who it is without consuming anything, and tell by
+    /// [`Primary::looked`]; again when more arrives while
+    /// [`Primary::is_looking`].
+    Look {
+        /// At whom.
+        connection: ConnectionId,
     },
     /// Close musher's copy of a connection.
     CloseConnection {
@@ -144,6 +191,7 @@ pub struct Primary {
     groups: BTreeMap<GroupId, Group>,
     connections: BTreeMap<ConnectionId, Connection>,
     tickets: BTreeMap<(AppKey, Key), Value>,
+    sessions: BTreeMap<AppKey, sticky::Sessions>,
     first_seq: u64,
     last_id: u64,
 }
@@ -168,6 +216,7 @@ impl Primary {
             groups: BTreeMap::new(),
             connections: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             first_seq,
             last_id: 0,
         }
@@ -341,6 +390,7 @@ impl Primary {
         };
         match worker.sent.pop_front() {
             Some(Sent::Connection { seq }) => self.on_verdict(run, seq, false, now, out),
+            Some(Sent::Ping) => self.on_pulse(run, now, out),
             Some(Sent::Socket { group, ack, tries }) => {
                 worker.lost.push((
                     now + worker::RESEND_AFTER,
@@ -354,12 +404,16 @@ impl Primary {
     /// Returns when [`Primary::on_time`] has to be called next.
     pub fn next_deadline(&self) -> Option<Mono> {
         let groups = &self.groups;
-        let parked = groups.values().filter_map(|g| g.waiting_room.next_retry());
+        let parked = groups
+            .values()
+            .filter_map(|g| g.waiting_room.next_deadline());
         let lost = self
             .workers
             .values()
             .flat_map(|worker| worker.lost.iter().map(|(at, _)| *at));
-        parked.chain(lost).min()
+        let workers = self.workers.values();
+        let pulses = workers.filter_map(|worker| worker.pulse.next_verdict());
+        parked.chain(lost).chain(pulses).min()
     }
 
     /// Does what is due: parked connections are offered again, lost sockets
@@ -368,10 +422,12 @@ impl Primary {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         for group in ids {
             self.retry_parked(group, now, out);
+            self.give_up_looking_at(group, now, out);
         }
         let runs: Vec<Incarnation> = self.workers.keys().copied().collect();
         for run in runs {
             self.resend_lost(run, now, out);
+            self.judge(run, now, out);
         }
     }
 

@@ -181,6 +181,7 @@ pub fn spec(
             .text("cron_restart")
             .filter(|cron| cron.trim() != "0"),
         balance: reader.balance(),
+        sticky: reader.sticky(),
         probes: Probes::default(),
         reload: ReloadPolicy::default(),
         agent: reader.switch("agent", true),

@@ -8,12 +8,15 @@
 
 mod channel;
 mod effects;
+mod look;
+mod measure;
 mod names;
 mod socket;
+mod spread;
 mod thread;
 
 use bytes::Bytes;
-use musher_core::app::Balance;
+use musher_core::app::{Balance, Sticky};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::action::{AppKey, Channel};
 use musher_core::supervisor::event::AppMessage;
@@ -24,6 +27,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+
+/// Set, no eBPF program is loaded: to see what an app gets without privilege.
+const NO_EBPF: &str = "MUSHER_NO_EBPF";
 
 /// What the balance thread tells the loop.
 #[derive(Debug)]
@@ -69,6 +75,15 @@ pub(crate) enum BalanceEvent {
         /// Descriptors that could not be duplicated (`EMFILE`).
         n_failed: usize,
     },
+    /// The event loop of a worker stopped turning, or turns again.
+    Hung {
+        /// Whose.
+        run: Incarnation,
+        /// Whether.
+        is_hung: bool,
+    },
+    /// Something for our own log.
+    Note(String),
     /// Keep this for [`Balancer::restore_ticket`]: TLS ticket keys.
     Ticket {
         /// Its name.
@@ -89,6 +104,8 @@ pub(crate) struct Child {
     pub(crate) slot: u32,
     /// How its connections are spread.
     pub(crate) balance: Balance,
+    /// What ties a client to one worker.
+    pub(crate) sticky: Option<Sticky>,
     /// Cluster worker or plain child.
     pub(crate) channel: Channel,
     /// musher's end of the channel, non-blocking.
@@ -101,6 +118,7 @@ enum Command {
     Send { run: Incarnation, json: Vec<u8> },
     Detach(Incarnation),
     Forget(Incarnation),
+    Suspend { run: Incarnation, suspended: bool },
     KeepSlots { app: AppKey, live: Vec<u32> },
     RestoreListener { name: String, fd: OwnedFd },
     RestoreWorker { child: Child, keys: Vec<String> },
@@ -157,6 +175,20 @@ impl Balancer {
     /// Hands no further connections to a worker.
     pub(crate) fn detach(&self, run: Incarnation) {
         self.tell(Command::Detach(run));
+    }
+
+    /// Takes a worker out of balancing without ending it: its queue goes to
+    /// the others. A worker that is alone, or accepts from a socket it shares
+    /// (`shared`), goes on accepting by itself.
+    pub(crate) fn suspend(&self, run: Incarnation) {
+        let suspended = true;
+        self.tell(Command::Suspend { run, suspended });
+    }
+
+    /// Takes a suspended worker back into balancing.
+    pub(crate) fn resume(&self, run: Incarnation) {
+        let suspended = false;
+        self.tell(Command::Suspend { run, suspended });
     }
 
     /// The run is over: what it still said is told, then its channel closed

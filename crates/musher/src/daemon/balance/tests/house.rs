@@ -1,7 +1,7 @@
 //! A small daemon for the tests: spawns apps, collects events, waits.
 
 use crate::daemon::balance::{BalanceEvent, Balancer, Child};
-use musher_core::app::Balance;
+use musher_core::app::{Balance, Sticky};
 use musher_core::cluster::takeover_seq;
 use musher_core::exit::Signal;
 use musher_core::id::Incarnation;
@@ -36,6 +36,7 @@ struct Started {
 pub(super) struct House {
     pub(super) port: u16,
     pub(super) channel: Channel,
+    pub(super) sticky: Option<Sticky>,
     balance: Balance,
     case: &'static str,
     dir: TempDir,
@@ -46,6 +47,8 @@ pub(super) struct House {
     tickets: BTreeMap<String, Value>,
     children: BTreeMap<Incarnation, Started>,
     n_unparked: usize,
+    pub(super) notes: Vec<String>,
+    pub(super) hung: Vec<(Incarnation, bool)>,
     n_runs: u64,
 }
 
@@ -55,6 +58,7 @@ impl House {
         House {
             port: free_port(),
             channel: Channel::Worker,
+            sticky: None,
             balance,
             case,
             dir: TempDir::new().unwrap(),
@@ -65,6 +69,8 @@ impl House {
             tickets: BTreeMap::new(),
             children: BTreeMap::new(),
             n_unparked: 0,
+            notes: Vec::new(),
+            hung: Vec::new(),
             n_runs: 0,
         }
     }
@@ -126,6 +132,7 @@ impl House {
             app,
             slot,
             balance,
+            sticky: self.sticky.clone(),
             channel,
             fd,
         }
@@ -149,6 +156,7 @@ impl House {
             app: self.app(),
             slot,
             balance: musher_core::app::Balance::Even,
+            sticky: None,
             program: std::env::var("MUSHER_TEST_NODE").unwrap_or_else(|_| "node".into()),
             args: vec![script.clone()],
             env,
@@ -235,6 +243,8 @@ impl House {
                 self.parked.remove(&name);
             }
             BalanceEvent::Ticket { name, data } => drop(self.tickets.insert(name, data)),
+            BalanceEvent::Note(text) => self.notes.push(text),
+            BalanceEvent::Hung { run, is_hung } => self.hung.push((run, is_hung)),
             other => self.events.push(other),
         }
     }
