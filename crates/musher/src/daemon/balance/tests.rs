@@ -4,6 +4,7 @@
 //! or what `MUSHER_TEST_NODE` names.
 
 mod house;
+mod queues;
 
 use house::{ALL, House, free_port, get, get_unix};
 use musher_core::app::Balance;

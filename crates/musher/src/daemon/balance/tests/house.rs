@@ -312,6 +312,42 @@ impl House {
         self.wait_exit(run);
     }
 
+    /// Stops a run as a debugger would.
+    pub(super) fn stop(&self, run: Incarnation) {
+        self.signal(run, rustix::process::Signal::STOP);
+    }
+
+    /// Lets a stopped run go on.
+    pub(super) fn cont(&self, run: Incarnation) {
+        self.signal(run, rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, run: Incarnation, signal: rustix::process::Signal) {
+        rustix::process::pidfd_send_signal(&self.children[&run].process.pidfd, signal).unwrap();
+    }
+
+    /// Returns how often the balance threads of this process gave up the
+    /// processor of their own will.
+    pub(super) fn n_waits(&self) -> u64 {
+        let mut n_waits = 0;
+        for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+            let read =
+                |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            if read("comm").trim() != "balance" {
+                continue;
+            }
+            let status = read("status");
+            let line = status
+                .lines()
+                .find(|line| line.starts_with("voluntary_ctxt_switches"));
+            let count = line.and_then(|line| line.split_whitespace().last());
+            n_waits += count
+                .and_then(|count| count.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        n_waits
+    }
+
     pub(super) fn pid_of(&self, run: Incarnation) -> u32 {
         self.children[&run].process.pid
     }
@@ -364,9 +400,13 @@ pub(super) fn free_port() -> u16 {
 
 /// Asks over one connection of its own; returns the body, the worker's pid.
 pub(super) fn get(port: u16) -> io::Result<String> {
+    get_within(port, PATIENCE)
+}
+
+pub(super) fn get_within(port: u16, patience: Duration) -> io::Result<String> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     ask(stream)
 }
 
