@@ -1,6 +1,8 @@
 // Socket.IO over several workers: clients keep to the worker that has their session.
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { Agent } from 'node:http';
+import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { io } from 'socket.io-client';
 import { Home, app, freePort } from './support/home.mjs';
@@ -19,12 +21,17 @@ afterEach(async () => {
 });
 after(() => home.close());
 
+// PM2's own client leaves out what PM2 does not know, so musher's starts the app.
 async function start(options) {
   port = await freePort();
-  await home.call('start', {
+  const described = {
     script: app('socketio.cjs'), name: 'chat', instances: WORKERS, exec_mode: 'cluster', wait_ready: true,
     listen_timeout: 20_000, env: { PORT: String(port) }, ...options,
-  });
+  };
+  const path = join(home.dir, 'sticky.json');
+  writeFileSync(path, JSON.stringify({ apps: [described] }));
+  const ran = home.musher('start', path);
+  if (ran.code !== 0) throw new Error(ran.out + ran.err);
   await home.status('chat', 'online', WORKERS);
 }
 
@@ -98,10 +105,6 @@ test('after a reload clients come back and stay', async () => {
 });
 
 test('what cannot be is said', async () => {
-  const wrong = await home.call('start', { script: app('socketio.cjs'), name: 'x', sticky: 'sid', balance: 'even' })
-    .then(() => undefined, (error) => error);
-  assert.match(String(wrong?.message ?? wrong), /sticky.*hands connections over/);
-  const word = await home.call('start', { script: app('socketio.cjs'), name: 'x', sticky: 'session' })
-    .then(() => undefined, (error) => error);
-  assert.match(String(word?.message ?? word), /ip, sid, cookie/);
+  await assert.rejects(start({ sticky: 'sid', balance: 'even' }), /`sticky` hands connections over/);
+  await assert.rejects(start({ sticky: 'session' }), /ip, sid, cookie/);
 });

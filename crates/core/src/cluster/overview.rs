@@ -3,6 +3,7 @@
 use super::message::SocketName;
 use super::worker::Stage;
 use super::{Primary, SocketId};
+use crate::app::{Balance, Sticky};
 use crate::id::Incarnation;
 use crate::supervisor::action::AppKey;
 
@@ -19,6 +20,10 @@ pub struct Served {
     pub sockets: Vec<(u32, SocketId)>,
     /// The socket that listened first, if more than one share the address.
     pub first: Option<SocketId>,
+    /// How connections are spread, as the newest worker has it.
+    pub balance: Balance,
+    /// What ties a client to a worker.
+    pub sticky: Option<Sticky>,
     /// Who listens, by slot.
     pub workers: Vec<Serving>,
 }
@@ -87,7 +92,11 @@ impl Primary {
                 })
             });
             let sockets = group.sockets.iter();
+            let newest = group.members.iter().map(|(_, run)| run).max();
+            let newest = newest.and_then(|run| self.workers.get(run));
             Served {
+                balance: newest.map_or(Balance::default(), |worker| worker.balance),
+                sticky: group.sticky.clone(),
                 app: group.app.clone(),
                 key: group.key.0.clone(),
                 name: group.name.clone(),

@@ -72,6 +72,7 @@ pub const OWN_METHODS: &[&str] = &[
     "musherRollback",
     "musherRetire",
     "musherHistory",
+    "musherBalance",
 ];
 
 /// Turns PM2's bag of attributes into an app: `app::description`, with the
@@ -135,6 +136,9 @@ pub enum Call {
         /// At most this many.
         limit: u32,
     },
+    /// Answered with every address of the cluster apps: how connections are
+    /// spread there, and what each worker has.
+    Balance,
     /// Every log file is opened again. Answered `{}`.
     ReloadLogs,
     /// Answered `{success: true}`, and `notrestarted: true` where a watch that

@@ -11,6 +11,7 @@ mod effects;
 mod look;
 mod measure;
 mod names;
+mod overview;
 mod socket;
 mod spread;
 mod thread;
@@ -27,6 +28,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+
+pub(crate) use overview::Address;
 
 /// Set, no eBPF program is loaded: to see what an app gets without privilege.
 const NO_EBPF: &str = "MUSHER_NO_EBPF";
@@ -112,6 +115,15 @@ pub(crate) struct Child {
     pub(crate) fd: OwnedFd,
 }
 
+/// Takes an overview on the thread; must not wait.
+struct Answer(Box<dyn FnOnce(Vec<Address>) + Send>);
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
 #[derive(Debug)]
 enum Command {
     Add(Child),
@@ -119,6 +131,7 @@ enum Command {
     Detach(Incarnation),
     Forget(Incarnation),
     Suspend { run: Incarnation, suspended: bool },
+    Overview(Answer),
     KeepSlots { app: AppKey, live: Vec<u32> },
     RestoreListener { name: String, fd: OwnedFd },
     RestoreWorker { child: Child, keys: Vec<String> },
@@ -183,6 +196,12 @@ impl Balancer {
     pub(crate) fn suspend(&self, run: Incarnation) {
         let suspended = true;
         self.tell(Command::Suspend { run, suspended });
+    }
+
+    /// Asks for every address of the cluster apps; `answer` is called on the
+    /// thread.
+    pub(crate) fn overview(&self, answer: impl FnOnce(Vec<Address>) + Send + 'static) {
+        self.tell(Command::Overview(Answer(Box::new(answer))));
     }
 
     /// Takes a suspended worker back into balancing.

@@ -96,6 +96,7 @@ fn dispatch(
             name: non_empty(&arg["name"]),
             limit: number(&arg["limit"]).unwrap_or(DEFAULT_HISTORY),
         }),
+        "musherBalance" => Ok(Call::Balance),
         "reloadLogs" => Ok(Call::ReloadLogs),
         "profileCPU" => Ok(profile(ProfileKind::Cpu, arg)),
         "profileMEM" => Ok(profile(ProfileKind::Memory, arg)),

@@ -21,8 +21,12 @@ use std::net::{IpAddr, SocketAddr};
 /// the package has them.
 const SESSION: &[u8] = br#"{"type":"sticky:"#;
 
-/// How a message between the adapters begins.
-const ADAPTER: &[u8] = br#"{"source":"_sio_adapter""#;
+/// What a message between the adapters says of itself, near its beginning or
+/// its end.
+const ADAPTER: &[u8] = br#""source":"_sio_adapter""#;
+
+/// How far from either end that is looked for, bytes.
+const ADAPTER_DEPTH: usize = 512;
 
 /// A message about a session.
 #[derive(Deserialize)]
@@ -90,7 +94,7 @@ impl Thread {
                 _ => return,
             };
             self.decide(|primary, out| primary.session(run, note.data, begins, now(), out));
-        } else if line.starts_with(ADAPTER) && self.primary.is_sticky(run) {
+        } else if self.primary.is_sticky(run) && is_of_adapter(line) {
             for colleague in self.primary.colleagues(run) {
                 if let Some(link) = self.links.get_mut(&colleague) {
                     link.push_user(line);
@@ -99,6 +103,12 @@ impl Thread {
             }
         }
     }
+}
+
+fn is_of_adapter(line: &[u8]) -> bool {
+    let says_so = |part: &[u8]| part.windows(ADAPTER.len()).any(|window| window == ADAPTER);
+    let depth = ADAPTER_DEPTH.min(line.len());
+    says_so(&line[..depth]) || says_so(&line[line.len() - depth..])
 }
 
 fn peer_of(fd: impl std::os::fd::AsFd) -> Option<IpAddr> {

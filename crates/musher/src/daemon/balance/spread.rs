@@ -31,7 +31,7 @@ impl Chooser {
         match self {
             Chooser::Hash => "hash",
             Chooser::Unknown => "unknown",
-            Chooser::Turns(_) => "eBPF",
+            Chooser::Turns(_) => "ebpf",
             Chooser::Random => "random",
         }
     }

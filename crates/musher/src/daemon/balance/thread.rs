@@ -6,7 +6,7 @@ use super::measure::Gauge;
 use super::names::{self, ListenerName};
 use super::socket::{Listener, name_of, now, path_of};
 use super::spread::Chooser;
-use super::{BalanceEvent, Child, Command};
+use super::{Answer, BalanceEvent, Child, Command};
 use musher_core::cluster::message::{FromWorker, SocketOptions};
 use musher_core::cluster::{ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
@@ -192,6 +192,7 @@ impl Thread {
             }
             Command::Detach(run) => self.decide(|primary, out| primary.detach(run, now, out)),
             Command::Forget(run) => self.forget(run),
+            Command::Overview(Answer(answer)) => answer(self.overview()),
             Command::Suspend { run, suspended } => {
                 self.decide(|primary, out| primary.suspend(run, suspended, now, out));
             }
