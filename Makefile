@@ -9,7 +9,7 @@ MUSHER := $(CURDIR)/target/$(HOST)/release/musher
 
 # The target is named so that build scripts and proc macros stay dynamic.
 build:
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked -p musher --bin musher --target $(HOST)
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked -p musher -p musher-load --bins --target $(HOST)
 
 demo: build
 	MUSHER=$(MUSHER) node examples/shop/demo.mjs

@@ -6,16 +6,19 @@
 //! on. [`description`] turns one into the other and is the only place that
 //! does. Nothing here touches the file system: paths are already absolute.
 
+pub mod agent;
 pub mod attributes;
 pub mod description;
 pub mod env;
 pub mod interpreter;
+pub mod listen;
 pub mod probe;
 pub mod resolve;
 pub mod value;
 
 use crate::exit::Signal;
 use crate::time::Millis;
+use listen::ListenSpec;
 use probe::Probes;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -75,6 +78,8 @@ pub struct AppSpec {
     pub probes: Probes,
     /// How a run is replaced.
     pub reload: ReloadPolicy,
+    /// Sockets musher binds and holds for the app; fork mode only.
+    pub listen: Vec<ListenSpec>,
     /// Whether the agent is preloaded into Node.
     pub agent: bool,
     /// Where to run instead of `cwd` and `script`: a release gone back to.

@@ -15,10 +15,12 @@
 //! not leave has every query answered exactly once.
 
 pub mod balancer;
+mod drain;
 mod group;
 mod lifetime;
 pub mod message;
 pub mod overview;
+pub mod probing;
 pub mod queues;
 mod sockets;
 pub mod sticky;
@@ -32,7 +34,7 @@ use crate::supervisor::event::AppMessage;
 use crate::time::Mono;
 use balancer::Connection;
 use group::Group;
-use message::{Endpoint, FromWorker, Key, SocketOptions, ToWorker};
+use message::{Collected, Endpoint, FromWorker, Key, SocketOptions, ToWorker};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use worker::{Sent, Stage, Worker};
@@ -151,6 +153,13 @@ pub enum ClusterAction {
         /// At whom.
         connection: ConnectionId,
     },
+    /// A worker took the connection of a probe, or refused it.
+    Probed {
+        /// Which.
+        connection: ConnectionId,
+        /// Which of the two.
+        is_taken: bool,
+    },
     /// Close musher's copy of a connection.
     CloseConnection {
         /// Which.
@@ -171,6 +180,13 @@ pub enum ClusterAction {
         run: Incarnation,
         /// What.
         message: AppMessage,
+    },
+    /// An agent has run the garbage collector.
+    Collected {
+        /// Whose.
+        run: Incarnation,
+        /// With what result.
+        collected: Collected,
     },
     /// Keep this for a later daemon: TLS ticket keys must outlive restarts, or
     /// every client's session ticket is void.
@@ -250,7 +266,8 @@ impl Primary {
         };
         let answer = match message {
             FromWorker::Handle if handle_arrived => ToWorker::HandleAck,
-            FromWorker::Handle => ToWorker::HandleNack,
+            // What did arrive is for `handed_over`.
+            FromWorker::Handle | FromWorker::HandOver(_) => ToWorker::HandleNack,
             FromWorker::SocketsClosedQuery(key) => ToWorker::SocketsClosed(key),
             FromWorker::SocketCountQuery(key) => ToWorker::SocketCount(key),
             FromWorker::HandleAck => {
@@ -258,6 +275,15 @@ impl Primary {
                 return;
             }
             FromWorker::Other => return,
+            FromWorker::AgentUp { node_version } => {
+                tell(run, AppMessage::AgentUp, out);
+                return tell(run, AppMessage::NodeVersion(node_version), out);
+            }
+            FromWorker::Metrics(metrics) => return tell(run, AppMessage::Monitor(metrics), out),
+            FromWorker::Drained(drained) => return tell(run, AppMessage::Drained(drained), out),
+            FromWorker::Collected(collected) => {
+                return out.push(ClusterAction::Collected { run, collected });
+            }
             FromWorker::Online
             | FromWorker::Query(_)
             | FromWorker::Listening(_)
@@ -300,6 +326,7 @@ impl Primary {
             return;
         };
         let succeeded = worker.stage != Stage::Serving && self.has_proven(&worker.app, worker.slot);
+        probing::on_gone(&worker, out);
         for connection in worker.unacked.values().rev() {
             self.take_back(*connection, None);
         }

@@ -26,12 +26,13 @@ pub mod run;
 mod trigger;
 
 pub use action::{Action, AppKey, Channel, Output, ProcessEvent, SpawnPlan};
-pub use event::{AppMessage, Drained, Event, Sample, SpawnFailure};
+pub use event::{AppMessage, Drained, Event, Oom, Sample, SpawnFailure};
 pub use process::{Process, Want};
 pub use record::{ExitRecord, Record};
 pub use request::{Changes, Reply, Request, RequestError};
 pub use roll::{Outcome, Part, Receipt, RollTo};
 
+use crate::app::agent::Agent;
 use crate::app::description::Defaults;
 use crate::id::{Incarnation, PmId, RequestId};
 use crate::time::{Millis, Mono, Now, Wall};
@@ -59,6 +60,9 @@ pub struct Settings {
     pub max_processes: u32,
     /// Daemon-wide defaults of app attributes.
     pub defaults: Defaults,
+    /// The script that Node apps are started with; without one they are
+    /// started as they are.
+    pub agent: Option<Agent>,
 }
 
 /// Identities and who owns them.
@@ -145,6 +149,12 @@ impl Supervisor {
             }),
             Event::SpawnFailed { run, reason, kind } => self.with_run(run, now, out, |p, ctx| {
                 lifecycle::on_spawn_failed(p, run, &reason, kind, ctx);
+            }),
+            Event::Died { run, oom } => self.with_run(run, now, out, |p, ctx| {
+                if let Some(run) = p.run_mut(run) {
+                    let at = ctx.now.mono;
+                    run.died.get_or_insert(run::Died { at, oom });
+                }
             }),
             Event::Exited { run, status } => self.with_run(run, now, out, |p, ctx| {
                 lifecycle::on_exited(p, run, status, ctx);
@@ -250,6 +260,7 @@ impl Supervisor {
             out,
             ids: &mut self.ids,
             requests: &mut self.requests,
+            agent: self.settings.agent.as_ref(),
             ending,
         };
         change(process, &mut ctx);
@@ -281,6 +292,7 @@ impl Supervisor {
             out,
             ids: &mut self.ids,
             requests: &mut self.requests,
+            agent: self.settings.agent.as_ref(),
             ending: self.stage != Stage::Serving,
         };
         ctx.out.push(Action::Erase(id));

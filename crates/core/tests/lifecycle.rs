@@ -10,7 +10,8 @@ use musher_core::app::{AppSpec, ExecMode, ReadyPolicy};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::supervisor::{
-    Action, AppMessage, Calendar, Changes, Event, Reply, Request, Sample, SpawnFailure, Supervisor,
+    Action, AppMessage, Calendar, Changes, Event, Oom, Reply, Request, Sample, SpawnFailure,
+    Supervisor,
 };
 use musher_core::time::{Millis, Mono, Now, Wall};
 use musher_core::view::{ProcessView, Status};
@@ -366,6 +367,61 @@ fn a_stop_waits_for_the_last_descendant() {
 }
 
 #[test]
+fn a_run_that_left_something_is_judged_by_its_own_life() {
+    let mut story = Story::with_fork(fork());
+    story.pass(400);
+    let died = |oom| Event::Died {
+        run: Incarnation(1),
+        oom,
+    };
+    story.on(died(None), &[]);
+    story.expect(0, Status::Online, Some(1), 0);
+    story.pass(5000);
+    let killed = ExitStatus::Signal(Signal::KILL);
+    story.exited(1, killed, &["forget 1", "emit exit 0 stopped", "spawn 2@0"]);
+    assert_eq!(story.view(0).unstable_restarts, 1);
+}
+
+#[test]
+fn a_dead_run_that_waits_for_what_it_left_never_becomes_ready() {
+    let mut spec = fork();
+    spec.ready.wait_ready = true;
+    let mut story = Story::new();
+    story.start(spec, &["spawn 1@0", "slots [0]"]);
+    story.spawned(1, &[]);
+    let run = Incarnation(1);
+    story.on(Event::Died { run, oom: None }, &[]);
+    assert_eq!(story.supervisor.next_deadline(story.now), None);
+    story.said(1, AppMessage::Ready, &[]);
+    story.expect(0, Status::Launching, Some(1), 0);
+}
+
+#[test]
+fn a_death_for_want_of_memory_is_told_as_such() {
+    let words = [
+        (None, "the last run was ended by SIGKILL"),
+        (
+            Some(Oom::Certain),
+            "the last run was ended by SIGKILL: the kernel killed it for want of memory (OOM)",
+        ),
+        (
+            Some(Oom::Maybe),
+            "the last run was ended by SIGKILL, maybe by the kernel for want of memory (OOM)",
+        ),
+    ];
+    for (oom, reason) in words {
+        let mut spec = fork();
+        spec.restart.autorestart = false;
+        let mut story = Story::with_fork(spec);
+        let run = Incarnation(1);
+        story.on(Event::Died { run, oom }, &[]);
+        let killed = ExitStatus::Signal(Signal::KILL);
+        story.exited(1, killed, &["forget 1", "emit exit 0 stopped", "slots []"]);
+        assert_eq!(story.view(0).reason.as_deref(), Some(reason));
+    }
+}
+
+#[test]
 fn shutdown_with_message_asks_and_only_watches() {
     let mut spec = fork();
     spec.stop.with_message = true;
@@ -375,7 +431,7 @@ fn shutdown_with_message_asks_and_only_watches() {
         Request::Stop(ID),
         &["detach 1", "ask 1", "kill 1 nothing alone"],
     );
-    story.after(1600, &["kill 1 SIGKILL"]);
+    story.after(1600, &["kill 1 SIGKILL alone"]);
 }
 
 #[test]

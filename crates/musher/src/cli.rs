@@ -17,6 +17,7 @@ mod process;
 mod roll;
 mod source;
 mod table;
+mod transaction;
 mod typed;
 mod units;
 mod verbs;
@@ -78,6 +79,7 @@ fn console(style: Style) -> Console {
         color_out: wants_color(is_terminal, var),
         color_err: wants_color(std::io::stderr().is_terminal(), var),
         silent: var("PM2_SILENT").is_some_and(|value| !value.is_empty()),
+        data_only: false,
         width: is_terminal.then(|| terminal_width(&stdout)).flatten(),
         out: Box::new(stdout),
         err: Box::new(std::io::stderr()),

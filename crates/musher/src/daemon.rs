@@ -5,20 +5,27 @@
 //! [`takeover`]). The loop never sleeps, never waits for a client, a child or a
 //! disk.
 
+mod activation;
 pub(crate) mod balance;
 pub(crate) mod bus;
 pub(crate) mod calendar;
 mod calls;
 pub(crate) mod children;
 mod doors;
+mod garbage;
 mod hub;
 pub(crate) mod journal;
 mod keeping;
+mod leftovers;
 pub(crate) mod logs;
+mod marks;
+mod package;
 mod persist;
+mod probe;
 pub(crate) mod readable;
 pub(crate) mod rpc;
 pub(crate) mod sample;
+mod scout;
 mod settings;
 pub(crate) mod store;
 mod takeover;
@@ -92,6 +99,7 @@ pub(crate) fn run(paths: Paths, keeper_fd: Option<i32>) -> ExitCode {
 
 fn serve(paths: Paths, keeper_fd: Option<i32>) -> anyhow::Result<()> {
     musher_os::memory::stay_small();
+    musher_os::oom::prefer_apps();
     musher_os::signals::ignore_sigpipe();
     // Before any thread is started: the mask is inherited.
     let signals = musher_os::signals::block_and_read(&settings::SIGNALS)
@@ -162,7 +170,7 @@ fn until_deadline(hub: &Hub) -> Option<Duration> {
 impl Hub {
     fn on_wake(&mut self, wake: Wake) {
         match wake {
-            Wake::Child(event) => self.handle(event),
+            Wake::Child(event) => self.on_child(event),
             Wake::Deadline => self.handle(Event::Deadline),
             Wake::Balance(event) => self.on_balance(event),
             Wake::App(run, line) => self.on_app_message(run, &line),
@@ -222,6 +230,7 @@ impl Hub {
             }
             BalanceEvent::Hung { run, is_hung } => self.on_hung(run, is_hung),
             BalanceEvent::Note(text) => self.log(&text, musher_os::clock::now()),
+            BalanceEvent::Collected { run, collected } => self.collected(run, collected),
             BalanceEvent::Ticket { name, data } => self.store.save_ticket(name, data.to_string()),
         }
     }

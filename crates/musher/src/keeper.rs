@@ -115,6 +115,9 @@ enum Daemon {
 impl Keeper {
     fn begin(args: KeeperArgs) -> io::Result<Option<Keeper>> {
         signals::ignore_sigpipe();
+        // An app may have started it; it does not end with that app.
+        musher_os::cgroup::leave_run_group();
+        musher_os::oom::prefer_apps();
         let signals = signals::block_and_read(&[SIGCHLD, Signal::TERM, Signal::INT, SIGHUP])?;
         signals::become_subreaper()?;
         let mut args = args;
@@ -285,7 +288,15 @@ impl Keeper {
             return Some(ExitCode::SUCCESS);
         }
         daemon.explain_end(status, &self.args.exe);
-        self.retry(daemon.started.elapsed())
+        // SIGKILL is no daemon's own doing: pauses guard against one that fails
+        // by itself, and would only keep the next command waiting here.
+        let was_killed = status == ExitStatus::Signal(Signal::KILL);
+        let life = if was_killed {
+            LONG_LIFE
+        } else {
+            daemon.started.elapsed()
+        };
+        self.retry(life)
     }
 
     fn retry(&mut self, life: Duration) -> Option<ExitCode> {

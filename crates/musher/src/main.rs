@@ -3,6 +3,7 @@
 //! This is the way in: it names the modules and hands over to the command
 //! line, which knows the roles.
 
+mod agent;
 mod cli;
 mod client;
 mod daemon;

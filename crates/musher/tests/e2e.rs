@@ -2,6 +2,8 @@
 
 mod harness;
 
+#[path = "e2e/agent.rs"]
+mod agent;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/cluster.rs"]
@@ -20,15 +22,23 @@ mod fork;
 mod full_disk;
 #[path = "e2e/keeper.rs"]
 mod keeper;
+#[path = "e2e/listen.rs"]
+mod listen;
 #[path = "e2e/logs.rs"]
 mod logs;
+#[path = "e2e/oom.rs"]
+mod oom;
 #[path = "e2e/programs.rs"]
 mod programs;
+#[path = "e2e/releases.rs"]
+mod releases;
 #[path = "e2e/startup.rs"]
 mod startup;
 #[path = "e2e/systemd.rs"]
 mod systemd;
 #[path = "e2e/takeover.rs"]
 mod takeover;
+#[path = "e2e/trees.rs"]
+mod trees;
 #[path = "e2e/verbs.rs"]
 mod verbs;

@@ -69,15 +69,8 @@ pub fn start_holding(
     let pipe_error = |error: io::Error| step_error(Step::Pipe, &error, "");
     let (exec_pipe, report) = fd::pipe().map_err(pipe_error)?;
     fd::set_blocking(&exec_pipe, fd::Blocking::NeverWaits).map_err(pipe_error)?;
-    let fds = ChildFds {
-        wanted: [
-            Some(null.as_raw_fd()),
-            Some(log.as_raw_fd()),
-            Some(log.as_raw_fd()),
-            Some(held.as_raw_fd()),
-        ],
-        report: report.as_raw_fd(),
-    };
+    let wanted = [&null, &log, &log, &held].map(AsRawFd::as_raw_fd);
+    let fds = ChildFds::new(wanted.into_iter(), report.as_raw_fd());
     let program = argv[0].as_ref().to_string_lossy();
     fork_twice(&image, fds).map_err(|errno| SpawnError::new(Step::Fork, errno, &program))?;
     drop((report, held));

@@ -7,15 +7,22 @@
 //! never "exited 127". PR_SET_PDEATHSIG is deliberately never used: apps
 //! outlive their manager.
 
+use std::cell::Cell;
 use std::ffi::CString;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use libc::{c_char, c_int};
+use musher_core::app::listen::MAX_LISTEN;
 
+use crate::oom;
 use crate::spawn::Step;
 
-/// First descriptor number that is not one of the child's own.
-const FIRST_FOREIGN_FD: RawFd = 4;
+/// Most descriptors of a child: standard input, output and error, the sockets
+/// it is given, the channel.
+const MAX_OWN_FDS: usize = 4 + MAX_LISTEN;
+
+/// First descriptor number that is never one of the child's own.
+const FIRST_FOREIGN_FD: RawFd = MAX_OWN_FDS as RawFd;
 
 /// Exit status of a child that could not exec; nobody looks at it, the pipe
 /// has told the reason.
@@ -36,6 +43,18 @@ pub(crate) struct Image {
     shell_argv: Pointers,
     envp: Pointers,
     credentials: Option<Credentials>,
+    listen_pid: Option<ListenPid>,
+    surroundings: Surroundings,
+}
+
+/// Where the kernel files the process. All of it is best effort: a program
+/// that runs in the wrong group is better than none.
+#[derive(Default)]
+pub(crate) struct Surroundings {
+    /// The open `cgroup.procs` of its group.
+    pub(crate) entrance: Option<OwnedFd>,
+    /// Its text for `oom_score_adj`.
+    pub(crate) oom_score: Option<String>,
 }
 
 /// User, group and supplementary groups, as numbers.
@@ -48,10 +67,60 @@ pub(crate) struct Credentials {
 /// Descriptors of the child, by their number in the parent.
 #[derive(Clone, Copy)]
 pub(crate) struct ChildFds {
-    /// For 0, 1, 2 and, where there is one, 3.
-    pub(crate) wanted: [Option<RawFd>; 4],
+    /// For 0, 1, 2 and on, without a gap.
+    wanted: [Option<RawFd>; MAX_OWN_FDS],
     /// Write end of the report pipe.
-    pub(crate) report: RawFd,
+    report: RawFd,
+}
+
+impl ChildFds {
+    /// Takes those for 0, 1, 2 and on, at most [`MAX_OWN_FDS`], and the write
+    /// end of the report pipe.
+    pub(crate) fn new(wanted: impl Iterator<Item = RawFd>, report: RawFd) -> ChildFds {
+        let mut places = [None; MAX_OWN_FDS];
+        for (place, fd) in places.iter_mut().zip(wanted) {
+            *place = Some(fd);
+        }
+        ChildFds {
+            wanted: places,
+            report,
+        }
+    }
+}
+
+/// The variable LISTEN_PID (sd_listen_fds(3)): the number is known to the child
+/// only, which must not allocate, so that room for it is made before the fork.
+struct ListenPid(Box<[Cell<u8>]>);
+
+impl ListenPid {
+    const NAME: &'static [u8] = b"LISTEN_PID=";
+    /// Digits of the largest pid, and the final NUL.
+    const ROOM: usize = 10 + 1;
+
+    fn new() -> ListenPid {
+        let room = std::iter::repeat_n(&0, ListenPid::ROOM);
+        ListenPid(
+            ListenPid::NAME
+                .iter()
+                .chain(room)
+                .copied()
+                .map(Cell::new)
+                .collect(),
+        )
+    }
+
+    /// Writes the number; async-signal-safe.
+    fn set(&self, pid: u32) {
+        let mut digits = 1;
+        while digits < ListenPid::ROOM - 1 && pid / 10_u32.pow(digits as u32) > 0 {
+            digits += 1;
+        }
+        let mut rest = pid;
+        for place in (0..digits).rev() {
+            self.0[ListenPid::NAME.len() + place].set(b'0' + (rest % 10) as u8);
+            rest /= 10;
+        }
+    }
 }
 
 /// A null-terminated array of C strings together with the strings.
@@ -89,7 +158,27 @@ impl Image {
             shell_argv: Pointers::new(shell),
             envp: Pointers::new(env),
             credentials,
+            listen_pid: None,
+            surroundings: Surroundings::default(),
         }
+    }
+
+    /// Says where the kernel is to file the process.
+    pub(crate) fn filed(self, surroundings: Surroundings) -> Image {
+        Image {
+            surroundings,
+            ..self
+        }
+    }
+
+    /// Adds the variable LISTEN_PID, which the child fills in. The environment
+    /// must not have it already.
+    pub(crate) fn telling_its_pid(mut self) -> Image {
+        let variable = ListenPid::new();
+        let end = self.envp.pointers.len() - 1;
+        self.envp.pointers.insert(end, variable.0.as_ptr().cast());
+        self.listen_pid = Some(variable);
+        self
     }
 }
 
@@ -127,6 +216,8 @@ unsafe fn run_script(
     // SAFETY: all of these are plain system calls on values prepared before
     // the fork; none allocates or takes a lock (signal-safety(7)).
     unsafe {
+        // First, so that whatever it becomes and starts is in there.
+        enter(&image.surroundings);
         check(Step::Setsid, libc::setsid())?;
         reset_signals();
         place_descriptors(fds)?;
@@ -135,6 +226,9 @@ unsafe fn run_script(
             change_user(credentials)?;
         }
         unblock_signals();
+        if let Some(variable) = &image.listen_pid {
+            variable.set(libc::getpid().unsigned_abs());
+        }
         libc::execve(
             image.program.as_ptr(),
             image.argv.pointers.as_ptr(),
@@ -150,6 +244,25 @@ unsafe fn run_script(
             );
         }
         Err((Step::Exec, errno()))
+    }
+}
+
+/// # Safety
+/// As [`become_image`].
+unsafe fn enter(surroundings: &Surroundings) {
+    // SAFETY: open, write and close of prepared bytes; descriptors of this
+    // child's own table.
+    unsafe {
+        if let Some(entrance) = &surroundings.entrance {
+            // 0 is the writing process (cgroups(7)).
+            libc::write(entrance.as_raw_fd(), c"0".as_ptr().cast(), 1);
+        }
+        if let Some(score) = &surroundings.oom_score {
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let file = libc::open(oom::OWN_FILE.as_ptr(), flags);
+            libc::write(file, score.as_ptr().cast(), score.len());
+            libc::close(file);
+        }
     }
 }
 
@@ -189,7 +302,7 @@ unsafe fn unblock_signals() {
     }
 }
 
-/// Puts the wanted descriptors at 0 to 3 and marks all others close-on-exec.
+/// Puts the wanted descriptors at 0 and up and marks all others close-on-exec.
 ///
 /// # Safety
 /// As [`become_image`].

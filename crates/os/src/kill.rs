@@ -1,28 +1,61 @@
-//! Signals to one process and to everything it left behind.
+//! Signals to one process and to everything a run left behind.
 //!
 //! Signals go through a pidfd, never to a bare pid, so they cannot hit a
-//! process that took the number over. A tree is found by descent and by
-//! session: a child that forked twice has lost its parents but not its
-//! session. What left both (its own session and orphaned) is out of reach.
+//! process that took the number over. A process belongs to a run if any of
+//! these says so:
+//!
+//! - its parent does (descent);
+//! - its session is named after one that does: a child that forked twice has
+//!   lost its parents but not its session;
+//! - it began with the run's mark in its environment ([`MARK`]), which is
+//!   inherited and survives a double fork with a session of its own;
+//! - it is in the run's control group ([`crate::cgroup`]), which none can leave.
+//!
+//! Without a group, a process that was orphaned, made a session of its own and
+//! cleared its environment is out of reach.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use musher_core::exit::Signal;
 
-use crate::proc_stat::{self, ProcStat};
+use crate::cgroup::RunGroup;
+use crate::proc_stat;
 use crate::reap;
 
-/// A living process of a tree.
-#[derive(Debug)]
+mod census;
+pub use census::Census;
+
+/// Name of the variable that marks the processes of a run: 16 hex digits for
+/// the home, a colon, and the number of the run.
+pub const MARK: &str = "MUSHER_RUN";
+
+/// PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), Linux 6.9.
+const PROCESS_GROUP: libc::c_uint = 1 << 2;
+
+/// SIGCONT and SIGSTOP of signal(7).
+const SIGCONT: Signal = Signal(18);
+const SIGSTOP: Signal = Signal(19);
+
+/// How the processes of a run are known.
+#[derive(Clone, Debug)]
+pub struct Lineage {
+    /// The main process, which leads its own session.
+    pub root: Member,
+    /// Value of [`MARK`] in its environment.
+    pub mark: Option<String>,
+    /// Its control group.
+    pub group: Option<RunGroup>,
+}
+
+/// A process by its identity, alive when it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Member {
     /// Its pid.
     pub pid: u32,
-    /// Clock ticks after boot; with the pid, its identity.
+    /// Clock ticks after boot.
     pub start_time: u64,
-    /// Where its signals go.
-    pub pidfd: OwnedFd,
 }
 
 /// What was alive of a tree at one moment: deepest first, the root last.
@@ -37,7 +70,19 @@ pub struct Tree {
 /// # Errors
 /// `ESRCH` if it has ended, `EPERM`, `EINVAL` for a number that is no signal.
 pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
+    send(pidfd, signal, 0)
+}
+
+/// Sends a signal to the whole process group that the process of a pidfd leads
+/// or has led, in one step that no fork escapes.
+///
+/// # Errors
+/// `EINVAL` before Linux 6.9, `ESRCH` if the group is empty.
+pub fn signal_group(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
+    send(pidfd, signal, PROCESS_GROUP)
+}
+
+fn send(pidfd: impl AsFd, signal: Signal, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: numbers and a null pointer; the descriptor is borrowed for the
     // call. Raw, because rustix has no real-time signals.
     let result = unsafe {
@@ -46,13 +91,76 @@ pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
             pidfd.as_fd().as_raw_fd(),
             signal.0,
             std::ptr::null::<libc::siginfo_t>(),
-            0,
+            flags,
         )
     };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+impl Lineage {
+    /// Returns what is known of a process by itself: descent and session.
+    pub fn of(root: u32, start_time: u64) -> Lineage {
+        Lineage {
+            root: Member {
+                pid: root,
+                start_time,
+            },
+            mark: None,
+            group: None,
+        }
+    }
+}
+
+impl Member {
+    /// Opens a descriptor of the process; `None` if it is gone, also when its
+    /// pid is somebody else's.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn open(self) -> io::Result<Option<OwnedFd>> {
+        Ok(self.look()?.map(|(pidfd, _)| pidfd))
+    }
+
+    /// Signals the process; returns whether it was there to take it. One that
+    /// is stopped is continued too, or it could not obey.
+    ///
+    /// # Errors
+    /// As [`Member::open`].
+    pub fn signal(self, what: Signal) -> io::Result<bool> {
+        let Some((pidfd, is_stopped)) = self.look()? else {
+            return Ok(false);
+        };
+        let is_taken = signal(&pidfd, what).is_ok();
+        if is_stopped && what != SIGSTOP && what != Signal::KILL {
+            signal(&pidfd, SIGCONT).ok();
+        }
+        Ok(is_taken)
+    }
+
+    /// Stops the process, so that it cannot fork before it is killed.
+    ///
+    /// # Errors
+    /// As [`Member::open`].
+    pub fn stop(self) -> io::Result<bool> {
+        self.signal(SIGSTOP)
+    }
+
+    /// Opens the pidfd, makes sure that it is still the process that was seen,
+    /// and tells whether that is stopped.
+    fn look(self) -> io::Result<Option<(OwnedFd, bool)>> {
+        let seen = reap::pidfd_open(self.pid).and_then(|pidfd| {
+            let stat = proc_stat::read(self.pid)?;
+            let is_same = stat.start_time == self.start_time;
+            Ok(is_same.then_some((pidfd, stat.state == b'T')))
+        });
+        match seen {
+            Err(error) if is_gone(&error) => Ok(None),
+            seen => seen,
+        }
     }
 }
 
@@ -65,23 +173,17 @@ impl Tree {
     /// that forks while it is looked at may be incomplete; repeat until empty.
     ///
     /// # Errors
-    /// Of reading `/proc`, or `EMFILE` for the pidfds.
+    /// Of reading `/proc`.
     pub fn snapshot(root: u32, start_time: u64) -> io::Result<Tree> {
-        let processes = scan()?;
-        if processes
-            .get(&root)
-            .is_some_and(|stat| stat.start_time != start_time)
-        {
-            return Ok(Tree::default());
-        }
-        let mut members = Vec::new();
-        for pid in select(root, &processes) {
-            match open_member(&processes[&pid]) {
-                Ok(member) => members.extend(member),
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        Tree::of(&Lineage::of(root, start_time))
+    }
+
+    /// Takes a picture of everything that belongs to a run.
+    ///
+    /// # Errors
+    /// Of reading `/proc`.
+    pub fn of(lineage: &Lineage) -> io::Result<Tree> {
+        let members = Census::take()?.of(lineage, &HashSet::new());
         Ok(Tree { members })
     }
 
@@ -96,134 +198,22 @@ impl Tree {
         let sent = self
             .members
             .iter()
-            .filter(|member| signal(&member.pidfd, what).is_ok());
+            .filter(|m| m.signal(what).is_ok_and(|taken| taken));
         sent.count()
     }
-}
-
-/// Opens the pidfd and makes sure that it is still the process that was seen.
-fn open_member(seen: &ProcStat) -> io::Result<Option<Member>> {
-    let pidfd = reap::pidfd_open(seen.pid)?;
-    let same = proc_stat::read(seen.pid)?.start_time == seen.start_time;
-    let member = Member {
-        pid: seen.pid,
-        start_time: seen.start_time,
-        pidfd,
-    };
-    Ok(same.then_some(member))
 }
 
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
 }
 
-fn scan() -> io::Result<HashMap<u32, ProcStat>> {
-    let mut processes = HashMap::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let Ok(entry) = entry else { continue };
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        // Whoever vanishes during the scan is not part of the picture.
-        if let Ok(stat) = proc_stat::read(pid) {
-            processes.insert(pid, stat);
-        }
-    }
-    Ok(processes)
-}
-
-/// Returns the pids of the tree that live, deepest first, root last.
-///
-/// A process belongs to it if its parent does, or if its session is named
-/// after a member; the latter also when that member is gone.
-fn select(root: u32, processes: &HashMap<u32, ProcStat>) -> Vec<u32> {
-    let mut depth: HashMap<u32, u32> = HashMap::from([(root, 0)]);
-    loop {
-        let before = depth.len();
-        for stat in processes.values() {
-            if depth.contains_key(&stat.pid) {
-                continue;
-            }
-            let parent = depth
-                .get(&stat.ppid)
-                .or_else(|| depth.get(&stat.session))
-                .copied();
-            if let Some(parent) = parent {
-                depth.insert(stat.pid, parent + 1);
-            }
-        }
-        if depth.len() == before {
-            break;
-        }
-    }
-    let living = |pid: &u32| processes.get(pid).is_some_and(|stat| !stat.is_dead());
-    let mut order: Vec<(u32, u32)> = depth
-        .into_iter()
-        .filter(|(pid, _)| living(pid))
-        .map(|(pid, depth)| (u32::MAX - depth, pid))
-        .collect();
-    order.sort_unstable();
-    order.into_iter().map(|(_, pid)| pid).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn process(pid: u32, ppid: u32, session: u32, state: u8) -> (u32, ProcStat) {
-        let stat = ProcStat {
-            pid,
-            state,
-            ppid,
-            session,
-            utime: 0,
-            stime: 0,
-            n_threads: 1,
-            start_time: 0,
-            rss_pages: 0,
-        };
-        (pid, stat)
-    }
-
-    #[test]
-    fn a_tree_is_descent_and_sessions_deepest_first_and_root_last() {
-        let processes = HashMap::from([
-            process(1, 0, 1, b'S'),
-            process(10, 1, 10, b'S'),
-            process(11, 10, 10, b'S'),
-            process(12, 11, 12, b'S'), // its own session, still a descendant
-            process(13, 1, 10, b'S'),  // forked twice: parent lost, session kept
-            process(14, 1, 12, b'S'),  // the same in the descendant's session
-            process(15, 11, 10, b'Z'), // dead
-            process(20, 1, 20, b'S'),  // a stranger
-        ]);
-        let order = select(10, &processes);
-        assert_eq!(order.last(), Some(&10));
-        let mut members = order.clone();
-        members.sort_unstable();
-        assert_eq!(members, [10, 11, 12, 13, 14]);
-        let position = |pid| order.iter().position(|member| *member == pid);
-        assert!(position(12) < position(11));
-    }
-
-    #[test]
-    fn a_root_in_a_foreign_session_does_not_take_that_session_along() {
-        let processes = HashMap::from([
-            process(5, 1, 5, b'S'),
-            process(10, 5, 5, b'S'),
-            process(11, 10, 5, b'S'),
-            process(12, 5, 5, b'S'),
-        ]);
-        assert_eq!(select(10, &processes), [11, 10]);
-    }
-
-    #[test]
-    fn a_dead_root_leaves_its_session() {
-        let processes = HashMap::from([process(1, 0, 1, b'S'), process(11, 1, 10, b'S')]);
-        assert_eq!(select(10, &processes), [11]);
-    }
+/// Returns the processes among `pids` that run, by pid.
+fn living(pids: &[u32]) -> HashMap<u32, Member> {
+    let members = pids.iter().filter_map(|pid| {
+        let stat = proc_stat::read(*pid).ok().filter(|stat| !stat.is_dead())?;
+        let start_time = stat.start_time;
+        let pid = *pid;
+        Some((pid, Member { pid, start_time }))
+    });
+    members.collect()
 }

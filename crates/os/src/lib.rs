@@ -11,12 +11,15 @@
 //! | [`spawn`] | fork, setsid, dup2, setuid, execve: the life of a start |
 //! | [`program`] | the PATH search of execvp(3) |
 //! | [`reap`] | waitid, pidfd_open, boot id |
-//! | [`kill`] | pidfd_send_signal, the tree of a process |
+//! | [`kill`] | pidfd_send_signal, the processes of a run |
+//! | [`cgroup`] | a control group per run |
+//! | [`oom`] | oom_score_adj, who was killed for memory |
 //! | [`proc_stat`] | the text of `/proc/<pid>/stat` |
 //! | [`stats`] | memory and cpu of processes and host |
 //! | [`fd`] | socketpair, pipe, SCM_RIGHTS |
 //! | [`listen`] | socket, bind, listen, accept, as libuv does |
 //! | [`bpf`] | bpf: who of a group of sockets gets a connection |
+//! | [`activation`] | the same as systemd does, for apps that take descriptors |
 //! | [`control`] | the daemon's own Unix sockets, peer credentials |
 //! | [`lock`] | flock |
 //! | [`memory`] | mallopt, malloc_trim |
@@ -26,7 +29,9 @@
 //! | [`clock`] | clock_gettime |
 //! | [`signals`] | signal masks, signalfd, child subreaper |
 
+pub mod activation;
 pub mod bpf;
+pub mod cgroup;
 pub mod clock;
 pub mod control;
 pub mod daemonize;
@@ -37,6 +42,7 @@ pub mod listen;
 pub mod lock;
 pub mod memory;
 pub mod notify;
+pub mod oom;
 pub mod proc_stat;
 pub mod program;
 pub mod reap;

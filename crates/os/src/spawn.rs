@@ -8,18 +8,20 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use musher_core::app::RunAs;
+use musher_core::app::listen::MAX_LISTEN;
 use musher_core::supervisor::SpawnPlan;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::exec::{self, ChildFds, Credentials, Image};
+use crate::cgroup::RunGroup;
+use crate::exec::{self, ChildFds, Credentials, Image, Surroundings};
 use crate::program::resolve_program;
-use crate::{proc_stat, reap, user};
+use crate::{kill, oom, proc_stat, reap, user};
 
 /// The child's ends of its descriptors; closed in the parent by the spawn.
 #[derive(Debug)]
@@ -30,7 +32,8 @@ pub struct Stdio {
     pub stdout: OwnedFd,
     /// Becomes 2.
     pub stderr: OwnedFd,
-    /// Becomes 3, as `NODE_CHANNEL_FD=3` says.
+    /// Becomes 3, or the first number above the sockets of the plan, as
+    /// `NODE_CHANNEL_FD` has to say.
     pub channel: Option<OwnedFd>,
 }
 
@@ -98,7 +101,8 @@ pub enum ExecOutcome {
     },
 }
 
-/// Starts a plan. Values of `env_extra` win over the plan's.
+/// Starts a plan, in a group of its own if there is one. Values of `env_extra`
+/// win over the plan's.
 ///
 /// Blocks for a fork only, never for exec. The child leads its own session,
 /// has default signal dispositions and an empty mask, and inherits nothing but
@@ -110,13 +114,42 @@ pub enum ExecOutcome {
 pub fn spawn(
     plan: &SpawnPlan,
     env_extra: &[(String, String)],
+    group: Option<&RunGroup>,
     stdio: Stdio,
 ) -> Result<Spawned, SpawnError> {
-    start(&image_of(plan, env_extra)?, stdio, &plan.program)
+    spawn_listening(plan, env_extra, group, &[], stdio)
 }
 
-/// Starts a program of musher's own with the caller's environment, in
-/// directory `cwd`; `argv[0]` is a path. Otherwise as [`spawn`].
+/// As [`spawn`], with the sockets of the plan's `listen`, in its order: they
+/// become 3 and up, and LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES say so
+/// (sd_listen_fds(3)).
+///
+/// # Errors
+/// As [`spawn`]; `EINVAL` if there are not as many sockets as the plan says.
+pub fn spawn_listening(
+    plan: &SpawnPlan,
+    env_extra: &[(String, String)],
+    group: Option<&RunGroup>,
+    listen: &[BorrowedFd<'_>],
+    stdio: Stdio,
+) -> Result<Spawned, SpawnError> {
+    if listen.len() != plan.listen.len() || listen.len() > MAX_LISTEN {
+        return Err(SpawnError::new(Step::Dup, libc::EINVAL, &plan.program));
+    }
+    let surroundings = Surroundings {
+        // A group that cannot be entered is not worth an app.
+        entrance: group.and_then(|group| group.entrance().ok()),
+        oom_score: oom::score_of_apps(),
+    };
+    let mut image = image_of(plan, env_extra)?.filed(surroundings);
+    if !listen.is_empty() {
+        image = image.telling_its_pid();
+    }
+    start(&image, stdio, listen, &plan.program)
+}
+
+/// Starts a program of musher's own with the caller's environment but the mark
+/// of a run ([`kill::MARK`]), in directory `cwd`; `argv[0]` is a path. Otherwise as [`spawn`].
 ///
 /// # Errors
 /// As [`spawn`].
@@ -129,22 +162,23 @@ pub fn spawn_own(
     let subject = argv
         .first()
         .map(|program| program.as_ref().to_string_lossy());
-    start(&image, stdio, &subject.unwrap_or_default())
+    start(&image, stdio, &[], &subject.unwrap_or_default())
 }
 
-fn start(image: &Image, stdio: Stdio, subject: &str) -> Result<Spawned, SpawnError> {
+fn start(
+    image: &Image,
+    stdio: Stdio,
+    listen: &[BorrowedFd<'_>],
+    subject: &str,
+) -> Result<Spawned, SpawnError> {
     let pipe_error = |errno: Errno| SpawnError::new(Step::Pipe, errno.raw_os_error(), "");
     let (exec_pipe, report) =
         pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(pipe_error)?;
-    let fds = ChildFds {
-        wanted: [
-            Some(stdio.stdin.as_raw_fd()),
-            Some(stdio.stdout.as_raw_fd()),
-            Some(stdio.stderr.as_raw_fd()),
-            stdio.channel.as_ref().map(AsRawFd::as_raw_fd),
-        ],
-        report: report.as_raw_fd(),
-    };
+    let standard = [&stdio.stdin, &stdio.stdout, &stdio.stderr];
+    let standard = standard.into_iter().map(AsRawFd::as_raw_fd);
+    let sockets = listen.iter().map(AsRawFd::as_raw_fd);
+    let channel = stdio.channel.as_ref().map(AsRawFd::as_raw_fd);
+    let fds = ChildFds::new(standard.chain(sockets).chain(channel), report.as_raw_fd());
     let fork_error = |errno| SpawnError::new(Step::Fork, errno, subject);
     let pid = fork(image, fds).map_err(fork_error)?;
     drop((stdio, report));
@@ -205,6 +239,15 @@ fn image_of(plan: &SpawnPlan, env_extra: &[(String, String)]) -> Result<Image, S
     for (name, value) in plan.env.iter().chain(env_extra) {
         env.insert(name, value);
     }
+    let n_sockets = plan.listen.len().to_string();
+    let names: Vec<&str> = plan.listen.iter().map(|spec| spec.name.as_str()).collect();
+    let names = names.join(":");
+    if !plan.listen.is_empty() {
+        env.insert("LISTEN_FDS", &n_sockets);
+        env.insert("LISTEN_FDNAMES", &names);
+        // The child itself adds it.
+        env.remove("LISTEN_PID");
+    }
     let path = resolve_program(
         &plan.program,
         env.get("PATH").copied(),
@@ -243,11 +286,17 @@ pub(crate) fn image_with_own_env(
             "an empty command",
         ));
     };
+    let surroundings = Surroundings {
+        entrance: None,
+        oom_score: oom::score_of_own_programs(),
+    };
+    // A manager that an app starts is not part of that app.
     let env = std::env::vars_os()
+        .filter(|(name, _)| name != kill::MARK)
         .map(|(name, value)| c_string(&[name.as_bytes(), value.as_bytes()].join(&b'='), "env"))
         .collect::<Result<Vec<_>, _>>()?;
     let cwd = c_string(cwd.as_os_str().as_bytes(), "the directory")?;
-    Ok(Image::new(program, arguments, env, cwd, None))
+    Ok(Image::new(program, arguments, env, cwd, None).filed(surroundings))
 }
 
 fn credentials_of(run_as: RunAs) -> Credentials {
@@ -379,6 +428,10 @@ fn symbol(errno: i32) -> Option<&'static str> {
         (libc::EADDRINUSE, "EADDRINUSE"),
         (libc::EADDRNOTAVAIL, "EADDRNOTAVAIL"),
         (libc::ECONNREFUSED, "ECONNREFUSED"),
+        (libc::ECONNRESET, "ECONNRESET"),
+        (libc::ETIMEDOUT, "ETIMEDOUT"),
+        (libc::ENETUNREACH, "ENETUNREACH"),
+        (libc::EHOSTUNREACH, "EHOSTUNREACH"),
     ];
     SYMBOLS
         .iter()

@@ -11,9 +11,10 @@ use common::{
     exec_outcome, exit_of, plan, read_all, read_line, start, start_with_channel, try_start,
 };
 use musher_core::app::RunAs;
+use musher_core::app::listen::{ListenAddress, ListenSpec};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::supervisor::SpawnPlan;
-use musher_os::spawn::{ExecOutcome, SpawnError, Step};
+use musher_os::spawn::{ExecOutcome, SpawnError, Step, spawn_listening};
 use musher_os::{fd, kill, reap, resolve_program};
 
 /// Starts `plan`, expects it to fail before or in exec, and returns the text
@@ -101,6 +102,55 @@ fn the_channel_is_descriptor_3_whatever_its_number_was() {
         .len;
     assert_eq!(&answer[..len], b"HELLO");
     assert_eq!(exit_of(child.spawned.pid), ExitStatus::Code(0));
+}
+
+#[test]
+fn sockets_are_descriptors_from_3_on_and_the_child_knows_that_they_are_its_own() {
+    let [first, second] = [(), ()].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = |listener: &std::net::TcpListener| listener.local_addr().unwrap().port();
+    let script = "import os,socket\n\
+                  held=[socket.socket(fileno=n) for n in (3,4)]\n\
+                  ports=[s.getsockname()[1] for s in held]\n\
+                  mine=os.environ['LISTEN_PID']==str(os.getpid())\n\
+                  print(ports, mine, os.environ['LISTEN_FDS'], os.environ['LISTEN_FDNAMES'])\n\
+                  os.write(5, b'ipc')\n\
+                  print(sorted(int(f) for f in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/'+f)))\n";
+    let mut plan = plan(&["python3", "-c", script]);
+    plan.env.push(("LISTEN_PID".to_owned(), "1".to_owned()));
+    for (name, listener) in [("web", &first), ("admin", &second)] {
+        plan.listen.push(ListenSpec {
+            name: name.to_owned(),
+            at: ListenAddress::Tcp {
+                address: None,
+                port: port(listener),
+            },
+        });
+    }
+    let (ours, theirs) = fd::socketpair(fd::Blocking::Waits).unwrap();
+    let (stdout, child_out) = fd::pipe().unwrap();
+    let stdio = |channel| musher_os::spawn::Stdio {
+        stdin: fd::dev_null().unwrap(),
+        stdout: fd::dup(&child_out).unwrap(),
+        stderr: fd::dup(&child_out).unwrap(),
+        channel,
+    };
+    let too_few = spawn_listening(&plan, &[], None, &[first.as_fd()], stdio(None)).unwrap_err();
+    assert_eq!((too_few.step, too_few.errno), (Step::Dup, libc::EINVAL));
+    let sockets = [first.as_fd(), second.as_fd()];
+    let child = spawn_listening(&plan, &[], None, &sockets, stdio(Some(theirs))).unwrap();
+    drop(child_out);
+    let ports = format!("[{}, {}]", port(&first), port(&second));
+    assert_eq!(
+        read_all(stdout),
+        format!("{ports} True 2 web:admin\n[0, 1, 2, 3, 4, 5]\n")
+    );
+    let mut said = [0_u8; 8];
+    let mut fds = std::collections::VecDeque::new();
+    let len = fd::receive_waiting(ours.as_fd(), &mut said, &mut fds)
+        .unwrap()
+        .len;
+    assert_eq!(&said[..len], b"ipc");
+    assert_eq!(exit_of(child.pid), ExitStatus::Code(0));
 }
 
 #[test]
@@ -257,7 +307,7 @@ fn without_descriptors_the_pipe_step_fails_with_emfile() {
     while let Ok(fd) = fd::dev_null() {
         held.push(fd);
     }
-    let error = musher_os::spawn::spawn(&plan(&["true"]), &[], stdio).unwrap_err();
+    let error = musher_os::spawn::spawn(&plan(&["true"]), &[], None, stdio).unwrap_err();
     assert_eq!((error.step, error.errno), (Step::Pipe, libc::EMFILE));
     assert_eq!(
         error.to_string(),
@@ -298,7 +348,7 @@ fn sources_among_the_first_four_numbers_do_not_collide() {
         stdin: fd::dev_null().unwrap(),
     };
     let script = "echo one; echo two >&2; echo three >&3";
-    let spawned = musher_os::spawn::spawn(&plan(&["sh", "-c", script]), &[], stdio).unwrap();
+    let spawned = musher_os::spawn::spawn(&plan(&["sh", "-c", script]), &[], None, stdio).unwrap();
     assert_eq!(read_line(&out_read), "one");
     assert_eq!(read_line(&err_read), "two");
     assert_eq!(read_line(&channel_read), "three");

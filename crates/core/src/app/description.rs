@@ -5,12 +5,14 @@
 //! Variables that PM2 copies to the top level are told apart from attributes
 //! here and stay in `env` only.
 
+mod object;
+pub(in crate::app) mod objects;
+mod probes;
 mod reader;
 
 use super::attributes::{self, ConfigError};
-use super::probe::Probes;
 use super::value;
-use super::{AppSpec, Interpreter, Place, ReloadPolicy};
+use super::{AppSpec, Interpreter, Place};
 use crate::app::Changes;
 use crate::exit::Signal;
 use crate::time::Millis;
@@ -153,6 +155,9 @@ pub fn spec(
     if name.is_empty() {
         reader.mistake("name", "an app needs a name");
     }
+    let mode = reader.mode();
+    let objects = objects::read(description, mode);
+    reader.mistakes.extend(objects.mistakes);
     let mut spec = AppSpec {
         name,
         namespace: reader
@@ -161,7 +166,7 @@ pub fn spec(
         interpreter: reader.interpreter(),
         args: reader.words("args"),
         interpreter_args: reader.words("node_args"),
-        mode: reader.mode(),
+        mode,
         n_instances: reader.instances(defaults.cpu_count),
         env: Arc::new(reader.env()),
         instance_var: reader
@@ -182,8 +187,9 @@ pub fn spec(
             .filter(|cron| cron.trim() != "0"),
         balance: reader.balance(),
         sticky: reader.sticky(),
-        probes: Probes::default(),
-        reload: ReloadPolicy::default(),
+        probes: objects.probes,
+        reload: objects.reload,
+        listen: objects.listen,
         agent: reader.switch("agent", true),
         release: release(description),
         autostart: reader.switch("autostart", true),

@@ -48,7 +48,8 @@ pub enum Check {
 pub struct HttpCheck {
     /// Name or address; `127.0.0.1` unless said.
     pub host: String,
-    /// Port.
+    /// Port; 0 asks where the run listens: the only port of a cluster worker,
+    /// otherwise the first port of `listen`, or PORT of its environment.
     pub port: u16,
     /// Path and query; `/` unless said.
     pub path: String,

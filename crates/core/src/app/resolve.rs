@@ -13,7 +13,9 @@ mod draft;
 mod paths;
 mod variables;
 
+use super::ExecMode;
 use super::attributes::{self, ConfigError, Severity};
+use super::description;
 use super::interpreter::{Content, base_name};
 use draft::Draft;
 use serde_json::{Map, Value};
@@ -156,6 +158,11 @@ pub fn resolve(raw: &Map<String, Value>, ctx: &Context<'_>) -> Result<Resolved, 
     paths::insert(&mut description, &attributes, &name, &cwd, ctx);
     description.insert("km_link".to_owned(), false.into());
     let mut mistakes = draft.mistakes;
+    let mode = match mode {
+        "cluster_mode" => ExecMode::Cluster,
+        _ => ExecMode::Fork,
+    };
+    mistakes.extend(description::objects::read(&description, mode).mistakes);
     let app = label(ctx, &name);
     for mistake in &mut mistakes {
         mistake.app.clone_from(&app);

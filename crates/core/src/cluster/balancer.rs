@@ -11,7 +11,9 @@ use super::group::Group;
 use super::message::ToWorker;
 use super::sticky::Aim;
 use super::worker::Sent;
-use super::{Carried, ClusterAction, ConnectionId, GroupId, Mono, Primary, SocketId, send};
+use super::{
+    Carried, ClusterAction, ConnectionId, GroupId, Mono, Primary, SocketId, probing, send,
+};
 use crate::id::Incarnation;
 use crate::time::Millis;
 use std::collections::{BTreeSet, VecDeque};
@@ -39,6 +41,19 @@ pub(crate) struct Connection {
     /// Who refused it since it was last parked.
     pub(super) refused_by: Vec<Incarnation>,
     pub(super) aim: Aim,
+}
+
+impl Connection {
+    /// Returns a connection of a group that arrived at this moment.
+    pub(super) fn new(group: GroupId, now: Mono) -> Connection {
+        Connection {
+            group,
+            accepted_at: now,
+            handed_at: now,
+            refused_by: Vec::new(),
+            aim: Aim::Anyone,
+        }
+    }
 }
 
 /// The connections of a key that no worker has.
@@ -92,16 +107,22 @@ impl Primary {
             out.push(ClusterAction::CloseConnection { connection });
             return;
         };
-        let held = Connection {
-            group: id,
-            accepted_at: now,
-            handed_at: now,
-            refused_by: Vec::new(),
-            aim: Aim::Anyone,
-        };
+        self.hold(connection, Connection::new(id, now), now, out);
+    }
+
+    /// Takes a connection into the queue of its group, which exists.
+    pub(super) fn hold(
+        &mut self,
+        connection: ConnectionId,
+        held: Connection,
+        now: Mono,
+        out: &mut Vec<ClusterAction>,
+    ) {
+        let id = held.group;
+        let is_new = held.aim == Aim::Anyone;
         self.connections.insert(connection, held);
-        let group = self.groups.get_mut(&id).expect("it was just found");
-        if group.sticky.is_some() {
+        let group = self.groups.get_mut(&id).expect("the caller found it");
+        if group.sticky.is_some() && is_new {
             return self.look_at(id, connection, now, out);
         }
         group.waiting_room.queue.push_back(connection);
@@ -122,6 +143,9 @@ impl Primary {
         };
         if worker.pulse.is_answered_by(ack) {
             return self.on_pulse(run, now, out);
+        }
+        if probing::on_verdict(worker, ack, accepted, out) {
+            return;
         }
         let Some(connection) = worker.unacked.remove(&ack) else {
             return;

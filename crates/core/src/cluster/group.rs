@@ -5,7 +5,7 @@
 //! wait. It is what is remembered and decides nothing.
 
 use super::balancer::Waiting;
-use super::message::{Endpoint, Key, Query, SocketName, SocketOptions};
+use super::message::{Endpoint, Key, Place, Query, SocketName, SocketOptions};
 use super::{GroupId, Primary, SocketId};
 use crate::app::{Balance, Sticky};
 use crate::id::Incarnation;
@@ -122,6 +122,22 @@ impl Group {
         orders.sort_unstable();
         let is_whole = orders.iter().zip(0..).all(|((order, _), at)| *order == at);
         is_whole.then_some(orders.first()?.1)
+    }
+
+    /// Returns where its connections come in, as an agent names it.
+    pub(super) fn place(&self) -> Place {
+        let Endpoint {
+            address,
+            port,
+            kind,
+            ..
+        } = &self.endpoint;
+        let address = address.as_deref().unwrap_or("null");
+        let port = match (port, &self.name) {
+            (0, Some(name)) => i32::from(name.port),
+            (port, _) => *port,
+        };
+        Place(format!("{address}:{port}:{}", kind.word()))
     }
 
     /// Returns the slot whose socket a worker of `slot` is given.

@@ -3,7 +3,10 @@
 //! [`super::Primary`] decides on these; `wire::node_ipc` turns them into the
 //! JSON lines that Node 18 to 24 speak and back. Nothing here knows bytes.
 
-use serde_json::Value;
+use crate::app::Upgraded;
+use crate::supervisor::event::Drained;
+use crate::time::Millis;
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// Names a listening socket towards the workers; opaque to Node, unique among
@@ -178,8 +181,38 @@ pub enum FromWorker {
     SocketsClosedQuery(Value),
     /// A user-level server asks how many sockets are open.
     SocketCountQuery(Value),
-    /// Internal to Node or to an agent, of no interest.
+    /// The agent is in the process.
+    AgentUp {
+        /// Node's version, without `v`.
+        node_version: String,
+    },
+    /// The agent's figures, as PM2's metrics.
+    Metrics(Map<String, Value>),
+    /// The agent has finished a drain.
+    Drained(Drained),
+    /// The agent gives a connection back that came in at this [`Place`];
+    /// carries a descriptor and is answered as a [`FromWorker::Handle`].
+    HandOver(Place),
+    /// The agent has run the garbage collector.
+    Collected(Collected),
+    /// Internal to Node, of no interest.
     Other,
+}
+
+/// Where a connection came in, in the words of an agent, which knows no keys:
+/// `address:port:type` with the real port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(pub String);
+
+/// What a run of the garbage collector gave, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// What the request carried as `id`.
+    pub id: u64,
+    /// Used heap before and after.
+    pub heap: (u64, u64),
+    /// Resident memory before and after.
+    pub rss: (u64, u64),
 }
 
 /// Where a socket is bound.
@@ -259,6 +292,21 @@ pub enum ToWorker {
     /// The answer to [`FromWorker::SocketCountQuery`]: none, musher keeps no
     /// user-level sockets.
     SocketCount(Value),
+    /// To the agent: finish what was accepted, accept nothing more.
+    Drain {
+        /// When it gives up, from here.
+        limit: Millis,
+        /// What happens to upgraded connections.
+        websockets: Upgraded,
+        /// Where another worker listens: connections that came in there can be
+        /// handed over.
+        places: Vec<Place>,
+    },
+    /// To the agent: run the garbage collector.
+    Collect {
+        /// The answer carries it.
+        id: u64,
+    },
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod world;
 use super::*;
 use crate::supervisor::action::Channel;
 use message::{Kind, Query};
+use probing::Refusal;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use world::{Fate, PORTS, SLOTS, World, app};
@@ -23,9 +24,12 @@ enum Step {
     Refusing { worker: usize, refusing: bool },
     Close { worker: usize, port: i32 },
     Detach { worker: usize },
+    Drain { worker: usize },
+    HandOver { worker: usize },
     Leave { worker: usize },
     Kill { worker: usize },
     KeepSlots { live: Vec<u32> },
+    Probe { worker: usize, port: i32 },
     Sleep { millis: u64 },
     Bind,
     Measure,
@@ -50,8 +54,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => worker.clone().prop_map(|worker| Step::WorkerAccept { worker }),
         2 => (worker.clone(), any::<bool>())
             .prop_map(|(worker, refusing)| Step::Refusing { worker, refusing }),
-        1 => (worker.clone(), port).prop_map(|(worker, port)| Step::Close { worker, port }),
+        1 => (worker.clone(), port.clone()).prop_map(|(worker, port)| Step::Close { worker, port }),
+        4 => (worker.clone(), port.clone()).prop_map(|(worker, port)| Step::Probe { worker, port }),
         1 => worker.clone().prop_map(|worker| Step::Detach { worker }),
+        1 => worker.clone().prop_map(|worker| Step::Drain { worker }),
+        3 => worker.clone().prop_map(|worker| Step::HandOver { worker }),
         1 => worker.clone().prop_map(|worker| Step::Leave { worker }),
         2 => worker.clone().prop_map(|worker| Step::Kill { worker }),
         6 => Just(Step::Measure),
@@ -79,9 +86,15 @@ fn take(world: &mut World, step: Step) {
         }
         Step::Close { worker, port } => world.with(worker, |w, run| w.close(run, port)),
         Step::Detach { worker } => world.with(worker, World::detach),
+        Step::Drain { worker } => world.with(worker, World::drain),
+        Step::HandOver { worker } => world.with(worker, World::hand_over),
         Step::Leave { worker } => world.with(worker, World::leave),
         Step::Kill { worker } => world.with(worker, World::kill),
         Step::KeepSlots { live } => world.keep_slots(&live),
+        Step::Probe { worker, port } => world.with(worker, |w, run| {
+            let port = u16::try_from(port).unwrap_or(0);
+            let _ = w.probe(run, port);
+        }),
         Step::Sleep { millis } => world.sleep(millis),
         Step::Bind => world.bind_all(),
         Step::Measure => world.measure(),
@@ -112,6 +125,7 @@ proptest! {
         }
         world.settle(balance);
         prop_assert_eq!(world.n_held(), 0, "musher keeps copies of served connections");
+        prop_assert!(world.probes.is_empty(), "musher keeps connections of probes");
         for (client, fate) in &world.clients {
             prop_assert!(
                 matches!(fate, Fate::Served(_) | Fate::Refused),
@@ -336,6 +350,49 @@ fn a_slot_that_never_listened_inherits_the_port_of_one_that_left() {
 }
 
 #[test]
+fn a_probe_reaches_the_worker_it_asks_and_takes_nobodys_turn() {
+    for balance in [Balance::Even, Balance::Shared, Balance::RoundRobin] {
+        let mut world = World::new();
+        let port = u16::try_from(PORTS[0]).unwrap();
+        let runs = [0, 1].map(|slot| serve(&mut world, slot, balance));
+        for run in [runs[1], runs[0], runs[1]] {
+            world.probe(run, port).unwrap();
+            world.settle_as_is();
+            assert_eq!(world.probed.pop(), Some((run, true)), "{balance:?}");
+            assert!(world.probes.is_empty());
+        }
+        world.set_refusing(runs[0], true);
+        world.probe(runs[0], 0).unwrap();
+        world.deliver(runs[0], true);
+        assert_eq!(world.probed.pop(), Some((runs[0], false)), "{balance:?}");
+        assert!(world.probes.is_empty(), "nobody else is offered it");
+        // A descriptor that did not arrive is as good as refused.
+        world.probe(runs[1], port).unwrap();
+        world.deliver(runs[1], false);
+        assert_eq!(world.probed.pop(), Some((runs[1], false)), "{balance:?}");
+    }
+}
+
+#[test]
+fn a_probe_is_refused_with_what_is_missing() {
+    let mut world = World::new();
+    let port = u16::try_from(PORTS[0]).unwrap();
+    let up = serve(&mut world, 0, Balance::Even);
+    let starting = world.start(1, Balance::Even);
+    assert_eq!(world.probe(starting, port), Err(Refusal::NotListening));
+    assert_eq!(world.probe(starting, 0), Err(Refusal::NotListening));
+    assert_eq!(world.probe(up, port + 1), Err(Refusal::Unknown));
+    assert_eq!(world.probe(Incarnation(99), port), Err(Refusal::Gone));
+    for _ in 0..probing::UNTAKEN_LIMIT {
+        world.probe(up, port).unwrap();
+    }
+    assert_eq!(world.probe(up, port), Err(Refusal::Stuck), "it hangs");
+    world.kill(up);
+    assert!(world.probes.is_empty(), "they went with it");
+    assert_eq!(world.probed, []);
+}
+
+#[test]
 fn a_handle_is_answered_at_once_and_a_forked_child_is_no_worker() {
     let mut primary = Primary::new(0);
     let run = Incarnation(1);
@@ -467,4 +524,92 @@ fn a_late_answer_to_a_former_daemon_is_no_answer_to_this_one() {
     assert!(before < takeover_seq(Mono(5 + 86_400_000)));
     let in_69_years = Mono(69 * 365 * 86_400_000);
     assert!(takeover_seq(in_69_years) < 1 << 53, "exact in JavaScript");
+}
+
+#[test]
+fn what_a_draining_worker_gives_back_is_served_by_another() {
+    for balance in [Balance::Even, Balance::Shared, Balance::RoundRobin] {
+        let mut world = World::new();
+        let old = world.start(0, balance);
+        world.listen(old, PORTS[0]);
+        for _ in 0..10 {
+            world.connect(PORTS[0], 0);
+        }
+        world.settle_as_is();
+        assert!(
+            world
+                .clients
+                .values()
+                .all(|fate| *fate == Fate::Served(old))
+        );
+        let successor = world.start(0, balance);
+        world.listen(successor, PORTS[0]);
+        world.settle_as_is();
+        world.drain(old);
+        world.settle_as_is();
+        for _ in 0..10 {
+            world.hand_over(old);
+        }
+        world.settle_as_is();
+        assert_eq!(world.n_moved, 10, "{balance:?}");
+        let served = world.clients.values();
+        assert!(
+            served
+                .into_iter()
+                .all(|fate| *fate == Fate::Served(successor))
+        );
+        assert_eq!(world.n_held(), 0, "{balance:?}");
+    }
+}
+
+#[test]
+fn a_worker_without_heir_is_told_to_give_nothing_back() {
+    let mut world = World::new();
+    let run = world.start(0, Balance::Even);
+    world.listen(run, PORTS[0]);
+    world.connect(PORTS[0], 0);
+    world.settle_as_is();
+    world.drain(run);
+    world.settle_as_is();
+    world.hand_over(run);
+    assert_eq!(world.n_moved, 0);
+    assert!(
+        world
+            .clients
+            .values()
+            .all(|fate| *fate == Fate::Served(run))
+    );
+}
+
+#[test]
+fn a_forged_hand_over_is_answered_and_closed() {
+    let mut primary = Primary::new(0);
+    let (run, fork) = (Incarnation(1), Incarnation(2));
+    primary.add(run, app(), 0, Balance::Even, Channel::Worker);
+    primary.add(fork, app(), 1, Balance::Even, Channel::Fork);
+    let place = message::Place("null:1:4".into());
+    for (run, connection) in [(run, ConnectionId(1)), (fork, ConnectionId(2))] {
+        let mut out = Vec::new();
+        primary.handed_over(run, connection, &place, Mono(1), &mut out);
+        let (message, carried) = (ToWorker::HandleAck, Carried::Nothing);
+        let send = ClusterAction::Send {
+            run,
+            message,
+            carried,
+        };
+        assert_eq!(out, [send, ClusterAction::CloseConnection { connection }]);
+    }
+    let mut out = Vec::new();
+    let message = FromWorker::HandOver(place);
+    primary.on_message(fork, message, false, Mono(1), &mut out);
+    let nacked = |action: &ClusterAction| {
+        matches!(
+            action,
+            ClusterAction::Send {
+                message: ToWorker::HandleNack,
+                ..
+            }
+        )
+    };
+    assert!(out.iter().all(nacked), "{out:?}");
 }

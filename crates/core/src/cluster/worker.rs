@@ -67,6 +67,8 @@ pub(super) struct Worker {
     pub(super) open: BTreeMap<GroupId, Open>,
     /// Connections handed over and not answered, by sequence number.
     pub(super) unacked: BTreeMap<u64, ConnectionId>,
+    /// The same of probes.
+    pub(super) probes: BTreeMap<u64, ConnectionId>,
     /// Descriptors sent and not acknowledged: the answers carry no id, so
     /// their order is all there is.
     pub(super) sent: VecDeque<Sent>,
@@ -98,6 +100,7 @@ impl Worker {
             stage: Stage::Serving,
             open: BTreeMap::new(),
             unacked: BTreeMap::new(),
+            probes: BTreeMap::new(),
             sent: VecDeque::new(),
             suspended: false,
             pulse: Pulse::default(),

@@ -4,6 +4,7 @@
 
 use super::record::Record;
 use super::request::{Reply, RequestError};
+use crate::app::listen::ListenSpec;
 use crate::app::probe::{Probe, ProbeKind};
 use crate::app::{Balance, RunAs, Sticky, Upgraded};
 use crate::exit::Signal;
@@ -169,6 +170,8 @@ pub struct SpawnPlan {
     pub run_as: Option<RunAs>,
     /// The IPC channel.
     pub channel: Channel,
+    /// Sockets it is given, which musher binds and holds, in this order.
+    pub listen: Vec<ListenSpec>,
     /// Where its output goes.
     pub output: Output,
     /// Path of the pid file.

@@ -34,6 +34,15 @@ pub enum Event {
         /// Whether trying again can help.
         kind: SpawnFailure,
     },
+    /// The main process of a run ended by itself, and what it left behind is
+    /// being ended: `Exited` follows. Not said where there is nothing to wait
+    /// for and nothing to tell.
+    Died {
+        /// Which run.
+        run: Incarnation,
+        /// What is known of the memory it wanted.
+        oom: Option<Oom>,
+    },
     /// The main process of a run ended.
     Exited {
         /// Which run.
@@ -70,6 +79,15 @@ pub enum Event {
     Deadline,
     /// The daemon itself is told to end (SIGTERM, SIGINT, SIGQUIT).
     Shutdown,
+}
+
+/// How sure it is that the kernel killed a process for want of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Oom {
+    /// Its control group counts the kill.
+    Certain,
+    /// It ended by SIGKILL, and the kernel killed somebody during its life.
+    Maybe,
 }
 
 /// Whether a start that failed may succeed later.

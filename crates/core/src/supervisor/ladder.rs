@@ -103,7 +103,7 @@ pub fn climb(run: &mut Run, name: &str, ctx: &mut Ctx<'_>) -> bool {
             ctx.out.push(Action::Kill {
                 run: run.id,
                 signal: Some(Signal::KILL),
-                tree: true,
+                tree: run.spec.stop.treekill,
             });
             if planted!(LadderStays) {
                 return false;
@@ -131,7 +131,7 @@ pub fn retry_stuck(run: &mut Run, ctx: &mut Ctx<'_>) {
             ctx.out.push(Action::Kill {
                 run: run.id,
                 signal: Some(Signal::KILL),
-                tree: true,
+                tree: run.spec.stop.treekill,
             });
             stopping.rung = Rung::Killed {
                 give_up_at: ctx.now.mono + run.spec.stop.kill_timeout.max(SIGKILL_PATIENCE),

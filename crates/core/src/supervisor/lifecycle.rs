@@ -12,6 +12,7 @@ use super::request::RequestError;
 use super::restart::{Ending, Verdict, verdict};
 use super::run::{Phase, Run, Rung};
 use super::{Ids, ladder, plan, revision};
+use crate::app::agent::Agent;
 use crate::app::{ExecMode, Place};
 use crate::exit::{ExitStatus, Signal};
 use crate::id::Incarnation;
@@ -32,6 +33,8 @@ pub struct Ctx<'a> {
     pub ids: &'a mut Ids,
     /// Open requests.
     pub requests: &'a mut Requests,
+    /// The script that Node apps are started with.
+    pub agent: Option<&'a Agent>,
     /// No automatic restart any more.
     pub ending: bool,
 }
@@ -52,7 +55,10 @@ pub fn launch(p: &mut Process, ctx: &mut Ctx<'_>) {
 /// Allocates a run and emits its `Spawn`.
 pub fn new_run(p: &mut Process, ctx: &mut Ctx<'_>) -> Run {
     let id = ctx.ids.allocate(p.pm_id);
-    let spawn_plan = plan::spawn_plan(p, p.history.restart_time, ctx.now);
+    let mut spawn_plan = plan::spawn_plan(p, p.history.restart_time, ctx.now);
+    if let Some(agent) = ctx.agent {
+        plan::preload(&mut spawn_plan, p, agent);
+    }
     let word = match p.spec.mode {
         ExecMode::Fork => "fork",
         ExecMode::Cluster => "cluster",
@@ -136,7 +142,7 @@ pub fn advance(p: &mut Process, id: Incarnation, ctx: &mut Ctx<'_>) {
             ExecMode::Cluster => run.said.online,
         }
     };
-    if is_ready && run.health.owes(&run.spec.probes).is_none() {
+    if is_ready && run.died.is_none() && run.health.owes(&run.spec.probes).is_none() {
         become_online(p, id, ctx);
     }
 }
@@ -198,7 +204,7 @@ pub fn on_spawn_failed(
     }
     p.reason = Some(reason.to_owned());
     fail_launch(p, reason, ctx);
-    decide(p, Ending::SpawnFailed(kind), started, ctx);
+    decide(p, Ending::SpawnFailed(kind), (started, ctx.now.mono), ctx);
 }
 
 /// The main process of a run ended.
@@ -218,7 +224,7 @@ pub fn on_exited(p: &mut Process, id: Incarnation, status: ExitStatus, ctx: &mut
         emit(p, ProcessEvent::Exit, false, ctx);
         return;
     }
-    let (started, was_online) = (run.started, run.is_online());
+    let was_online = run.is_online();
     let ended = run.clone();
     ctx.out.push(Action::Forget { run: id });
     ctx.ids.release(id);
@@ -229,11 +235,12 @@ pub fn on_exited(p: &mut Process, id: Incarnation, status: ExitStatus, ctx: &mut
         return;
     }
     p.serving = None;
-    p.reason = Some(exit_reason(status));
+    p.reason = Some(ended.exit_reason(status));
     if !was_online {
         fail_launch(p, &format!("ended ({status}) before it was ready"), ctx);
     }
-    decide(p, Ending::Exited(status), started, ctx);
+    let life = (ended.started, ended.ended_at(ctx.now.mono));
+    decide(p, Ending::Exited(status), life, ctx);
     let followed = follow_up(p, ctx);
     record_exit(p, &ended, status, Some(&followed), ctx);
 }
@@ -260,7 +267,7 @@ fn record_exit(p: &Process, run: &Run, status: ExitStatus, note: Option<&str>, c
             run: run.id,
             pid: run.pid,
             status,
-            lived: ctx.now.mono.since(run.started),
+            lived: run.ended_at(ctx.now.mono).since(run.started),
             was_asked: run.is_stopping(),
             note: note.map(str::to_owned),
         }))));
@@ -276,12 +283,12 @@ pub fn on_tree_gone(p: &mut Process, id: Incarnation) {
 }
 
 /// Asks the policy what follows an unasked end, and books it.
-fn decide(p: &mut Process, ending: Ending, started: Mono, ctx: &mut Ctx<'_>) {
+fn decide(p: &mut Process, ending: Ending, (started, ended): (Mono, Mono), ctx: &mut Ctx<'_>) {
     let is_exit = matches!(ending, Ending::Exited(_));
     p.rest = Rest::Stopped;
     let decision = if p.want == Want::Up {
         let spec = p.spec.clone();
-        verdict(&spec.restart, &mut p.history, ending, started, ctx.now.mono)
+        verdict(&spec.restart, &mut p.history, ending, started, ended)
     } else {
         Verdict::Stop
     };
@@ -483,12 +490,4 @@ fn log_exit(p: &Process, status: ExitStatus, ctx: &mut Ctx<'_>) {
         p.pm_id,
         status.code()
     )));
-}
-
-fn exit_reason(status: ExitStatus) -> String {
-    match status {
-        ExitStatus::Code(code) => format!("the last run ended with exit code {code}"),
-        ExitStatus::Signal(signal) => format!("the last run was ended by {signal}"),
-        ExitStatus::Unknown => "the last run ended; how is not known".to_owned(),
-    }
 }

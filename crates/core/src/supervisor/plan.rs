@@ -2,6 +2,7 @@
 
 use super::action::{Channel, Output, SpawnPlan};
 use super::process::Process;
+use crate::app::agent::{self, Agent};
 use crate::app::env::{RunFacts, child_env};
 use crate::app::{AppSpec, ExecMode, Interpreter};
 use crate::time::Now;
@@ -50,6 +51,7 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
             ExecMode::Fork => Channel::Fork,
             ExecMode::Cluster => Channel::Worker,
         },
+        listen: spec.listen.clone(),
         output: Output {
             out: view.out_path(),
             err: view.err_path(),
@@ -68,6 +70,23 @@ fn script(spec: &AppSpec) -> &str {
     spec.release
         .as_ref()
         .map_or(&spec.script, |place| &place.script)
+}
+
+/// Lets Node load the agent before the app, if this app is to have it.
+pub fn preload(plan: &mut SpawnPlan, process: &Process, script: &Agent) {
+    let options = plan
+        .env
+        .iter()
+        .position(|(name, _)| name == agent::NODE_OPTIONS);
+    let own = options.map(|at| plan.env[at].1.as_str());
+    if !agent::is_wanted(script, &process.spec, own) {
+        return;
+    }
+    let text = agent::with_agent(&script.path, own);
+    match options {
+        Some(at) => plan.env[at].1 = text,
+        None => plan.env.push((agent::NODE_OPTIONS.to_owned(), text)),
+    }
 }
 
 fn command_line(process: &Process) -> (String, Vec<String>) {

@@ -18,11 +18,11 @@ use std::sync::Arc;
 /// nothing while the predecessor serves.
 pub const DEFAULT_PROOF: Millis = Millis(30_000);
 
-/// Returns whether this slot can be reloaded without a gap.
+/// Returns whether this slot can be reloaded without a gap: two runs can share
+/// their sockets, because musher holds them.
 pub fn is_possible(p: &Process) -> bool {
-    p.want == Want::Up
-        && p.spec.mode == ExecMode::Cluster
-        && p.serving.as_ref().is_some_and(Run::is_online)
+    let shares = p.spec.mode == ExecMode::Cluster || !p.spec.listen.is_empty();
+    p.want == Want::Up && shares && p.serving.as_ref().is_some_and(Run::is_online)
 }
 
 /// Starts a successor beside the serving run.

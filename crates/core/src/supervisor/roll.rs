@@ -356,7 +356,9 @@ impl Supervisor {
 }
 
 fn part(pm_id: PmId, process: Option<&Process>, outcome: Outcome) -> Part {
+    let is_begun = outcome != Outcome::Untouched;
     let replacement = process.and_then(|p| p.replacement.as_ref());
+    let replacement = replacement.filter(|_| is_begun);
     let span = |from: Option<Mono>, to: Option<Mono>| Some(to?.since(from?));
     let began = replacement.map(|r| r.began);
     let took_over = replacement.and_then(|r| r.took_over);

@@ -1,5 +1,6 @@
 //! The life of one pid: phases that only go forward.
 
+use super::event::Oom;
 use super::health::Health;
 use crate::app::{AppSpec, Place};
 use crate::exit::ExitStatus;
@@ -21,12 +22,23 @@ pub struct Run {
     pub started: Mono,
     /// Where its directory and script really were when it was executed.
     pub place: Option<Place>,
+    /// When and how its main process died, while what it left is being ended.
+    pub died: Option<Died>,
     /// What it said so far.
     pub said: Said,
     /// What its probes told so far.
     pub health: Health,
     /// Where it is in its life.
     pub phase: Phase,
+}
+
+/// The death of a main process before its exit is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Died {
+    /// When.
+    pub at: Mono,
+    /// Whether memory was the reason.
+    pub oom: Option<Oom>,
 }
 
 /// What a run told over its channel, as far as readiness goes.
@@ -115,9 +127,29 @@ impl Run {
             pid: None,
             started: now,
             place: None,
+            died: None,
             said: Said::default(),
             health: Health::default(),
             phase: Phase::Spawning,
+        }
+    }
+
+    /// Returns when its main process ended, if it ended by `now`.
+    pub fn ended_at(&self, now: Mono) -> Mono {
+        self.died.map_or(now, |died| died.at)
+    }
+
+    /// Returns how it ended, in words.
+    pub fn exit_reason(&self, status: ExitStatus) -> String {
+        let why = match self.died.and_then(|died| died.oom) {
+            Some(Oom::Certain) => ": the kernel killed it for want of memory (OOM)",
+            Some(Oom::Maybe) => ", maybe by the kernel for want of memory (OOM)",
+            None => "",
+        };
+        match status {
+            ExitStatus::Code(code) => format!("the last run ended with exit code {code}"),
+            ExitStatus::Signal(signal) => format!("the last run was ended by {signal}{why}"),
+            ExitStatus::Unknown => "the last run ended; how is not known".to_owned(),
         }
     }
 
@@ -149,6 +181,7 @@ impl Run {
         match &self.phase {
             Phase::Spawning => None,
             Phase::Online { .. } => self.health.deadline(),
+            Phase::Launching { .. } if self.died.is_some() => self.health.deadline(),
             Phase::Launching { ready_by } => {
                 let question = self.health.deadline();
                 Some(question.map_or(*ready_by, |at| at.min(*ready_by)))

@@ -313,6 +313,7 @@ fn expire_launch(p: &mut Process, ctx: &mut Ctx<'_>) {
     let id = run.id;
     if let Phase::Launching { ready_by } = run.phase
         && ready_by <= ctx.now.mono
+        && run.died.is_none()
     {
         let waited = ctx.now.mono.since(run.started).get();
         let what = match run.health.owes(&run.spec.probes) {

@@ -8,6 +8,7 @@
 //! parsed here and never lead to an error. An empty line is never written: it
 //! would kill the worker (`JSON.parse('')`).
 
+use super::agent;
 use crate::cluster::message::{Endpoint, FromWorker, Key, Kind, Query, SocketOptions, ToWorker};
 use bytes::{Buf, Bytes, BytesMut};
 use serde_json::{Map, Value, json};
@@ -146,7 +147,11 @@ pub fn read(line: &[u8]) -> Line {
 fn internal(value: &Value) -> Option<FromWorker> {
     Some(match value["cmd"].as_str()? {
         "NODE_CLUSTER" => cluster(value)?,
+        "NODE_HANDLE" if value["msg"]["cmd"] == agent::CMD => {
+            agent::read(&value["msg"], true).unwrap_or(FromWorker::Handle)
+        }
         "NODE_HANDLE" => FromWorker::Handle,
+        agent::CMD => agent::read(value, false)?,
         "NODE_HANDLE_ACK" => FromWorker::HandleAck,
         "NODE_HANDLE_NACK" => FromWorker::HandleNack,
         "NODE_SOCKET_NOTIFY_CLOSE" => FromWorker::SocketsClosedQuery(value["key"].clone()),
@@ -265,6 +270,9 @@ pub fn write(message: &ToWorker, bun: bool) -> Vec<u8> {
             SOCKET_TYPE_CONNECTION,
             json!({"cmd": "NODE_CLUSTER", "act": "newconn", "key": key.0, "seq": seq}),
         ),
+        ToWorker::Drain { .. } | ToWorker::Collect { .. } => {
+            agent::write(message).expect("these are words to the agent")
+        }
     };
     let mut line = Vec::with_capacity(192);
     if bun {

@@ -73,6 +73,7 @@ pub const OWN_METHODS: &[&str] = &[
     "musherRetire",
     "musherHistory",
     "musherBalance",
+    "musherGc",
 ];
 
 /// Turns PM2's bag of attributes into an app: `app::description`, with the
@@ -139,6 +140,12 @@ pub enum Call {
     /// Answered with every address of the cluster apps: how connections are
     /// spread there, and what each worker has.
     Balance,
+    /// `musherGc`: the app's garbage collector is run. Answered `{pm_id,
+    /// heap_before, heap_after, rss_before, rss_after}`, in bytes.
+    CollectGarbage {
+        /// Of which process.
+        id: PmId,
+    },
     /// Every log file is opened again. Answered `{}`.
     ReloadLogs,
     /// Answered `{success: true}`, and `notrestarted: true` where a watch that

@@ -91,6 +91,10 @@ pub(crate) const INVARIANTS: &[Rule] = &[
         "the_limit_spares_a_run_in_second_place",
         policy::the_limit_spares_a_run_in_second_place,
     ),
+    (
+        "a_kill_reaches_as_far_as_declared",
+        policy::a_kill_reaches_as_far_as_declared,
+    ),
     ("exit_comes_last", policy::exit_comes_last),
     ("online_means_ready", replace::online_means_ready),
     (

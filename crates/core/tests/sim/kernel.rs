@@ -8,7 +8,7 @@ use crate::generate::Swarm;
 use crate::rng::Rng;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
-use musher_core::supervisor::{Action, AppMessage, Channel, Event, SpawnFailure};
+use musher_core::supervisor::{Action, AppMessage, Channel, Event, Oom, SpawnFailure};
 use musher_core::time::{Millis, Mono};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,13 +125,20 @@ impl Kernel {
             return;
         }
         fake.is_alive = false;
+        let is_kept_back = fake.has_tree && fake.tree_outlives.is_some() && !fake.is_watched;
         if let Some(span) = fake.tree_outlives {
             self.queue
                 .push((now + Millis(span), Pending::TreeDies(run)));
         } else {
             fake.has_tree = false;
         }
-        let heard = now + Millis(rng.below(3));
+        let mut heard = now + Millis(rng.below(3));
+        if is_kept_back && rng.percent(50) {
+            let oom = rng.pick(&[None, Some(Oom::Maybe), Some(Oom::Certain)]);
+            self.queue
+                .push((heard, Pending::Deliver(Event::Died { run, oom })));
+            heard = heard + Millis(rng.pick(&[1, 300, 2600]));
+        }
         self.queue
             .push((heard, Pending::Deliver(Event::Exited { run, status })));
         self.watch(run, now, rng);

@@ -153,6 +153,7 @@ pub(crate) fn run_of(event: &Event) -> Option<Incarnation> {
         Event::Spawned { run, .. }
         | Event::SpawnFailed { run, .. }
         | Event::Exited { run, .. }
+        | Event::Died { run, .. }
         | Event::TreeGone { run }
         | Event::Message { run, .. } => Some(*run),
         _ => None,
@@ -221,7 +222,10 @@ impl Model {
                     seen.was_asked_again |= due.is_some_and(|at| *at <= now.wall);
                 }
             }
-            Event::TreeGone { .. } | Event::Probed { .. } | Event::Sampled(_) => {}
+            Event::Died { .. }
+            | Event::TreeGone { .. }
+            | Event::Probed { .. }
+            | Event::Sampled(_) => {}
         }
     }
 

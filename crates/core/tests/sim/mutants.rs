@@ -26,6 +26,7 @@ enum Bug {
     KillLost,
     KillDoubled,
     StopSignalIsSigkill,
+    SigkillSparesNobody,
     DetachLost,
     ForgetLost,
     ForgetEarly,
@@ -52,6 +53,7 @@ const BUGS: &[Bug] = &[
     Bug::KillLost,
     Bug::KillDoubled,
     Bug::StopSignalIsSigkill,
+    Bug::SigkillSparesNobody,
     Bug::DetachLost,
     Bug::ForgetLost,
     Bug::ForgetEarly,
@@ -161,6 +163,10 @@ impl Corrupt {
             }
             (Bug::StopSignalIsSigkill, Action::Kill { run, tree, .. }) => {
                 let signal = Some(Signal::KILL);
+                out.push(Action::Kill { run, signal, tree });
+            }
+            (Bug::SigkillSparesNobody, Action::Kill { run, signal, tree }) => {
+                let tree = tree || signal == Some(Signal::KILL);
                 out.push(Action::Kill { run, signal, tree });
             }
             (Bug::ForgetEarly, Action::Kill { run, signal, tree }) => {

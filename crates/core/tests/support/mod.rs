@@ -39,6 +39,7 @@ pub(crate) fn spec(name: &str) -> AppSpec {
         sticky: None,
         probes: Probes::default(),
         reload: ReloadPolicy::default(),
+        listen: Vec::new(),
         agent: true,
         release: None,
         autostart: true,
@@ -60,5 +61,6 @@ pub(crate) fn settings(max_processes: u32) -> Settings {
             cpu_count: 2,
             unique_id: String::new(),
         },
+        agent: None,
     }
 }

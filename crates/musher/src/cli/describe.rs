@@ -6,12 +6,17 @@ use super::output::{Color, paint};
 use super::process::Process;
 use super::{table, units};
 use crate::paths::Style;
+use musher_core::app::agent::is_node;
 use musher_core::app::attributes;
 use serde_json::Value;
 
 /// Narrowest column of values: below it, lines are better broken by the
 /// terminal.
 const MIN_VALUE_WIDTH: usize = 12;
+
+/// How long an agent may be silent before that is worth a line: it speaks as
+/// soon as Node is up.
+const AGENT_PATIENCE_MS: i64 = 5_000;
 
 /// How to draw a description.
 pub(super) struct DescribeOptions<'a> {
@@ -25,6 +30,8 @@ pub(super) struct DescribeOptions<'a> {
     pub(super) now_ms: i64,
     /// The caller's environment, to compare with.
     pub(super) local_env: &'a [(String, String)],
+    /// The control group of a run's main process, if it has one.
+    pub(super) group_of: &'a dyn Fn(u32) -> Option<String>,
 }
 
 /// Returns the text that describes a process.
@@ -111,6 +118,10 @@ fn rows(process: Process<'_>, options: &DescribeOptions<'_>) -> Vec<Vec<Cell>> {
     if status == "errored" || options.style == Style::Musher {
         rows.extend(process.reason().map(|reason| ("reason", reason.to_owned())));
     }
+    if status == "online" && options.style == Style::Musher {
+        rows.push(("process tree", tree(process, options)));
+    }
+    rows.extend(agent(process, options));
     rows.extend(without_effect(process));
     let status_color = table::status_color(status);
     rows.into_iter()
@@ -133,6 +144,34 @@ fn push_connections(
         heading("Connections", options, out);
         push_table(rows, options, out);
     }
+}
+
+/// Tells by what the processes of a run are known when it is ended.
+fn tree(process: Process<'_>, options: &DescribeOptions<'_>) -> String {
+    let pid = process.pid().and_then(|pid| u32::try_from(pid).ok());
+    match pid.and_then(options.group_of) {
+        Some(group) => format!("control group {group}"),
+        None => "descent, session and mark (no control group)".to_owned(),
+    }
+}
+
+/// Says why a Node app has no agent in it, once it has had the time to speak.
+fn agent(process: Process<'_>, options: &DescribeOptions<'_>) -> Option<(&'static str, String)> {
+    let is_node = process.text("exec_interpreter").is_some_and(is_node);
+    let is_silent = process.status() == "online" && !process.is_set("node_version");
+    let age = options.now_ms - process.number("pm_uptime");
+    if options.style == Style::Pm2 || !is_node || !is_silent {
+        return None;
+    }
+    let why = match process.field("agent") {
+        Some(Value::Bool(false)) => "off by `agent: false`",
+        _ if age < AGENT_PATIENCE_MS => return None,
+        _ if process.is_set("uid") || process.is_set("username") => {
+            "absent: another user's process cannot read it"
+        }
+        _ => "absent: it has not reported; this Node may not load it",
+    };
+    Some(("agent", why.to_owned()))
 }
 
 /// Names the attributes that are kept but change nothing, so that nobody
@@ -297,6 +336,7 @@ mod tests {
                 width: None,
                 now_ms: 0,
                 local_env: &[],
+                group_of: &|_| None,
             },
         );
         let labels: Vec<&str> = text

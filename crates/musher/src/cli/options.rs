@@ -51,6 +51,8 @@ const fn of(
 }
 
 const LOGS: &[&str] = &["logs"];
+const COUNTED: &[&str] = &["logs", "history"];
+const JSON: &[&str] = &["logs", "reload", "rollback", "history"];
 const STARTUP: &[&str] = &["startup", "unstartup"];
 
 /// The options, in the order of the help.
@@ -90,7 +92,12 @@ pub(super) const OPTIONS: &[Opt] = &[
         On,
         "print the files and commands and change nothing",
     ),
-    of(LOGS, "lines", One("n"), "lines shown first, default 15"),
+    of(
+        COUNTED,
+        "lines",
+        One("n"),
+        "lines or entries shown, default 15 or 50",
+    ),
     of(LOGS, "raw", On, "no prefixes"),
     of(LOGS, "err", On, "only stderr"),
     of(LOGS, "out", On, "only stdout"),
@@ -100,7 +107,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         Maybe("format"),
         "put the time before each line",
     ),
-    of(LOGS, "json", On, "one JSON object per line"),
+    of(JSON, "json", On, "JSON instead of text"),
     of(LOGS, "format", On, "key=value lines"),
     of(LOGS, "nostream", On, "print what is there and end"),
     of(LOGS, "highlight", Maybe("text"), "mark this text"),

@@ -77,6 +77,8 @@ pub(super) struct Console {
     pub(super) color_err: bool,
     /// Messages are dropped; data is not.
     pub(super) silent: bool,
+    /// stdout is for data: messages go to stderr only.
+    pub(super) data_only: bool,
     /// Columns of the terminal; `None` when stdout is none.
     pub(super) width: Option<usize>,
 }
@@ -165,7 +167,7 @@ impl Console {
 
     /// Writes a line of a message to stdout.
     pub(super) fn line(&mut self, text: &str) {
-        if !self.silent {
+        if !self.silent && !self.data_only {
             self.data(&format!("{text}\n"));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::output::Failure;
+use super::transaction;
 use crate::client::CallId;
 use musher_core::id::PmId;
 use serde_json::{Value, json};
@@ -37,6 +38,9 @@ pub(super) fn roll(
     action: &Action<'_>,
 ) -> Result<(), Failure> {
     announce(ctx, list, ids, action);
+    if action.method == "reloadProcessId" {
+        return transaction::carry_out(ctx, list, ids, "musherReload", action.env.as_ref());
+    }
     let limit = n_parallel(ctx, ids.len(), action.method);
     let mut waiting: VecDeque<PmId> = ids.iter().copied().collect();
     let mut in_flight: HashMap<CallId, PmId> = HashMap::new();
@@ -65,13 +69,10 @@ pub(super) fn roll(
             }
         }
     }
-    let Some(text) = failure else { return Ok(()) };
-    if !waiting.is_empty() && action.method == "reloadProcessId" {
-        let left: Vec<String> = waiting.iter().map(PmId::to_string).collect();
-        let text = format!("{text}; left as they were: {}", left.join(", "));
-        return Err(Failure::Error(text));
+    match failure {
+        Some(text) => Err(Failure::Error(text)),
+        None => Ok(()),
     }
-    Err(Failure::Error(text))
 }
 
 fn announce(ctx: &mut Context, list: &[Value], ids: &[PmId], action: &Action<'_>) {
@@ -95,10 +96,18 @@ fn announce(ctx: &mut Context, list: &[Value], ids: &[PmId], action: &Action<'_>
     debug_assert!(typed || ids.iter().all(is_listed), "ids come from the list");
     ctx.console.say(&format!(
         "Applying action {} on app [{}](ids: [ {} ])",
-        action.method,
+        pm2_word(action.method),
         action.target,
         shown.join(", ")
     ));
+}
+
+/// Returns PM2's word for a method of ours.
+fn pm2_word(method: &str) -> &str {
+    match method {
+        "musherRetire" => "deleteProcessId",
+        other => other,
+    }
 }
 
 fn n_parallel(ctx: &Context, n_ids: usize, method: &str) -> usize {

@@ -100,6 +100,7 @@ impl World {
                 color_out: false,
                 color_err: false,
                 silent: false,
+                data_only: false,
                 width: None,
             },
             parsed: Parsed::default(),
@@ -168,10 +169,15 @@ fn three(method: &str, argument: &Value) -> Result<Value, String> {
             process(2, "web", "stopped"),
         ])),
         "ping" => Ok(json!({"msg": "pong"})),
-        "stopProcessId" | "deleteProcessId" => match argument.as_u64() {
+        "stopProcessId" | "deleteProcessId" | "musherRetire" => match argument.as_u64() {
             Some(id @ 0..=2) => Ok(process(u32::try_from(id).unwrap(), "api", "stopped")),
             _ => Err(format!("{argument} : id unknown")),
         },
+        "musherReload" => {
+            let ids = argument["ids"].as_array().unwrap().iter();
+            let done = |id| json!({"pm_id": id, "name": "api", "outcome": "replaced"});
+            Ok(json!({"processes": ids.map(done).collect::<Vec<Value>>()}))
+        }
         "restartProcessId" | "reloadProcessId" => {
             let id = argument["id"].as_u64().unwrap();
             Ok(process(u32::try_from(id).unwrap(), "api", "online"))
@@ -269,22 +275,25 @@ fn a_failed_reload_stops_the_roll_and_says_why() {
                 let list = (0..5).map(|id| process(id, "api", "online"));
                 Ok(Value::Array(list.collect()))
             }
-            "reloadProcessId" if argument["id"] == 1 => Err("api:1 exited with code 1".to_owned()),
+            "musherReload" => Ok(json!({
+                "reason": "api:1 exited with code 1",
+                "processes": [
+                    {"pm_id": 0, "name": "api", "outcome": "rolled back"},
+                    {"pm_id": 1, "name": "api", "outcome": "failed"},
+                    {"pm_id": 2, "name": "api", "outcome": "untouched"},
+                ],
+            })),
             _ => three(method, argument),
         }
     }
     let world = world(broken);
     let ran = world.run("reload api");
     assert_eq!(ran.code, 1);
-    let n_reloads = ran
-        .methods()
-        .iter()
-        .filter(|name| **name == "reloadProcessId")
-        .count();
-    assert!(n_reloads < 5, "{:?}", ran.calls);
+    assert_eq!(ran.argument("musherReload")["ids"], json!([0, 1, 2, 3, 4]));
     assert!(
-        ran.err
-            .starts_with("[PM2][ERROR] api:1 exited with code 1; left as they were: "),
+        ran.err.contains(
+            "[PM2][ERROR] api:1 exited with code 1; left as they were: 2; rolled back: 0"
+        ),
         "{}",
         ran.err
     );
@@ -429,7 +438,7 @@ fn scale_duplicates_up_and_deletes_the_lowest_ids_down() {
     assert_eq!(calls.len(), 2);
     assert!(calls.iter().all(|(_, id)| *id == 0));
     let down = world.run("scale api -1");
-    assert_eq!(down.argument("deleteProcessId"), &json!(0));
+    assert_eq!(down.argument("musherRetire"), &json!(0));
     assert!(
         down.out
             .starts_with("[PM2] Applying action deleteProcessId on app [0](ids: [ 0 ])"),

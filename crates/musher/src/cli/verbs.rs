@@ -197,6 +197,13 @@ pub(super) const VERBS: &[Verb] = &[
         commands::signals::send_signal,
     ),
     verb(
+        "gc",
+        "id|name|namespace|all",
+        1,
+        "run the garbage collector of Node apps",
+        commands::gc::run,
+    ),
+    verb(
         "reset",
         "<name|id|all>",
         1,
@@ -249,6 +256,27 @@ pub(super) const VERBS: &[Verb] = &[
         0,
         "start nothing at boot",
         commands::startup::undo,
+    ),
+    verb(
+        "rollback",
+        "id|name|namespace|all",
+        1,
+        "reload the release that served before",
+        commands::rollback::run,
+    ),
+    verb(
+        "history",
+        "[name]",
+        0,
+        "how runs ended and reloads went",
+        commands::history::run,
+    ),
+    verb(
+        "why",
+        "<name|id>",
+        1,
+        "why a process is in its state",
+        commands::history::why,
     ),
     verb(
         "ping",

@@ -10,17 +10,20 @@ mod channel;
 mod effects;
 mod look;
 mod measure;
-mod names;
+pub(super) mod names;
 mod overview;
 mod socket;
 mod spread;
 mod thread;
 
 use bytes::Bytes;
-use musher_core::app::{Balance, Sticky};
+use musher_core::app::{Balance, Sticky, Upgraded};
+use musher_core::cluster::message::Collected;
+use musher_core::cluster::probing::Refusal;
 use musher_core::id::Incarnation;
 use musher_core::supervisor::action::{AppKey, Channel};
 use musher_core::supervisor::event::AppMessage;
+use musher_core::time::Millis;
 use rustix::event::{EventfdFlags, eventfd};
 use serde_json::Value;
 use std::io;
@@ -28,6 +31,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use tokio::sync::oneshot;
 
 pub(crate) use overview::Address;
 
@@ -51,6 +55,13 @@ pub(crate) enum BalanceEvent {
         run: Incarnation,
         /// What, without newline.
         line: Bytes,
+    },
+    /// An agent has run the garbage collector, as [`Balancer::collect`] asked.
+    Collected {
+        /// Whose.
+        run: Incarnation,
+        /// With what result.
+        collected: Collected,
     },
     /// Keep this duplicate of a listening socket where a later daemon finds it.
     Park {
@@ -127,24 +138,106 @@ impl std::fmt::Debug for Answer {
 #[derive(Debug)]
 enum Command {
     Add(Child),
-    Send { run: Incarnation, json: Vec<u8> },
+    Send {
+        run: Incarnation,
+        json: Vec<u8>,
+    },
     Detach(Incarnation),
+    Drain {
+        run: Incarnation,
+        limit: Millis,
+        websockets: Upgraded,
+    },
+    Collect {
+        run: Incarnation,
+        id: u64,
+    },
     Forget(Incarnation),
-    Suspend { run: Incarnation, suspended: bool },
+    Suspend {
+        run: Incarnation,
+        suspended: bool,
+    },
     Overview(Answer),
-    KeepSlots { app: AppKey, live: Vec<u32> },
-    RestoreListener { name: String, fd: OwnedFd },
-    RestoreWorker { child: Child, keys: Vec<String> },
-    RestoreTicket { name: String, data: Value },
-    ParkAll { round: u64 },
+    KeepSlots {
+        app: AppKey,
+        live: Vec<u32>,
+    },
+    RestoreListener {
+        name: String,
+        fd: OwnedFd,
+    },
+    RestoreWorker {
+        child: Child,
+        keys: Vec<String>,
+    },
+    RestoreTicket {
+        name: String,
+        data: Value,
+    },
+    ParkAll {
+        round: u64,
+    },
+    Probe(Probe),
+    End,
+}
+
+/// A connection for one worker, and who is told what became of it.
+#[derive(Debug)]
+struct Probe {
+    run: Incarnation,
+    port: u16,
+    fd: OwnedFd,
+    answer: oneshot::Sender<Probed>,
+}
+
+/// What became of the connection of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probed {
+    /// The worker has it.
+    Taken,
+    /// The worker closed it: its server is being closed, or it has no
+    /// descriptors left.
+    Closed,
+    /// It was not sent.
+    Refused(Refusal),
+}
+
+/// Hands connections to single workers, for tasks of the loop.
+#[derive(Clone, Debug)]
+pub(crate) struct Injector {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Injector {
+    /// Hands a connection to this worker and no other, as one to `port`, or to
+    /// its only port when that is 0. The answer comes when the worker took it;
+    /// none comes when the worker goes before.
+    pub(crate) fn inject(
+        &self,
+        run: Incarnation,
+        port: u16,
+        fd: OwnedFd,
+    ) -> oneshot::Receiver<Probed> {
+        let (answer, receiver) = oneshot::channel();
+        let probe = Probe {
+            run,
+            port,
+            fd,
+            answer,
+        };
+        if self.commands.send(Command::Probe(probe)).is_ok() {
+            wake(&self.wake);
+        }
+        receiver
+    }
 }
 
 /// The loop's handle of the balance thread. Dropping it ends the thread, which
 /// closes its descriptors and leaves the children alone.
 #[derive(Debug)]
 pub(crate) struct Balancer {
-    /// `None` only while it is dropped: closing it is the signal to end.
-    commands: Option<Sender<Command>>,
+    commands: Sender<Command>,
     wake: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -168,7 +261,7 @@ impl Balancer {
             .name("balance".to_owned())
             .spawn(move || state.run())?;
         Ok(Balancer {
-            commands: Some(commands),
+            commands,
             wake,
             thread: Some(thread),
         })
@@ -210,6 +303,22 @@ impl Balancer {
         self.tell(Command::Suspend { run, suspended });
     }
 
+    /// Hands no further connections to a worker, and lets its agent finish
+    /// those it has; it says [`AppMessage::Drained`].
+    pub(crate) fn drain(&self, run: Incarnation, limit: Millis, websockets: Upgraded) {
+        self.tell(Command::Drain {
+            run,
+            limit,
+            websockets,
+        });
+    }
+
+    /// Lets the agent of a run collect garbage; [`BalanceEvent::Collected`]
+    /// with this id follows if there is an agent.
+    pub(crate) fn collect(&self, run: Incarnation, id: u64) {
+        self.tell(Command::Collect { run, id });
+    }
+
     /// The run is over: what it still said is told, then its channel closed
     /// and its unaccepted connections go to others.
     pub(crate) fn forget(&self, run: Incarnation) {
@@ -245,26 +354,31 @@ impl Balancer {
         self.tell(Command::ParkAll { round });
     }
 
-    fn tell(&self, command: Command) {
-        // The inbox closes only when the thread has died of a bug; the loop
-        // notices by its missing events.
-        if let Some(commands) = &self.commands
-            && commands.send(command).is_ok()
-        {
-            self.wake();
+    /// Returns what hands connections to single workers.
+    pub(crate) fn injector(&self) -> Injector {
+        Injector {
+            commands: self.commands.clone(),
+            wake: Arc::clone(&self.wake),
         }
     }
 
-    fn wake(&self) {
-        // EAGAIN means that it is awake already (eventfd(2)).
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    fn tell(&self, command: Command) {
+        // The inbox closes only when the thread has died of a bug; the loop
+        // notices by its missing events.
+        if self.commands.send(command).is_ok() {
+            wake(&self.wake);
+        }
     }
+}
+
+fn wake(eventfd: &OwnedFd) {
+    // EAGAIN means that it is awake already (eventfd(2)).
+    let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
 }
 
 impl Drop for Balancer {
     fn drop(&mut self) {
-        self.commands = None;
-        self.wake();
+        self.tell(Command::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

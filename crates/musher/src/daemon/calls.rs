@@ -43,6 +43,7 @@ impl Hub {
             }
             Call::History { name, limit } => self.history(name, limit, reply),
             Call::Balance => self.balance(now, reply),
+            Call::CollectGarbage { id } => self.collect_garbage(id, reply, now),
             Call::ReloadLogs => self.reload_logs(reply),
             Call::Watch { .. } => reply.send(&value_body(json!({ "success": true }))),
             Call::KillMe { pid } => self.kill_me(pid, now),

@@ -4,19 +4,24 @@
 //! start, an action says whom to signal. Every kernel event leaves here as an
 //! [`Event`] of an incarnation; nothing else in the daemon knows pids.
 
+use super::marks::Marks;
+use super::package::package_version;
 use super::readable::readable;
+use super::scout::Scout;
 use super::tree::{Ending, Scope, wait, wait_by_looking};
 use musher_core::app::Place;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
-use musher_core::supervisor::{Channel, Event, SpawnFailure, SpawnPlan};
+use musher_core::supervisor::{Channel, Event, Oom, SpawnFailure, SpawnPlan};
+use musher_os::cgroup::RunGroup;
 use musher_os::fd::{self, Blocking};
+use musher_os::kill::{Lineage, MARK, Member};
+use musher_os::oom;
 use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Stdio, Step};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
@@ -25,6 +30,9 @@ use tokio::sync::oneshot;
 /// How long the exit status of an adopted process is waited for after its end:
 /// the keeper reaps it at about the same moment.
 const ADOPTED_STATUS_WAIT: Duration = Duration::from_millis(1000);
+/// Descriptor of the first socket of an app, or of its channel where it has none:
+/// SD_LISTEN_FDS_START of sd_listen_fds(3).
+const FIRST_SOCKET: usize = 3;
 /// Size asked for the output pipes: room for a burst while the pump is busy.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -43,7 +51,13 @@ pub(crate) struct Child {
     pidfd: Rc<OwnedFd>,
     /// The write end of its stdin, held open so that it never sees EOF.
     stdin: Option<OwnedFd>,
+    /// How its processes are known.
+    lineage: Lineage,
+    /// Processes killed for want of memory when it was spawned or adopted.
+    oom_kills: Option<u64>,
     ending: Option<Ending>,
+    /// `TreeGone` is owed.
+    is_watched: bool,
 }
 
 /// The manager's ends of a run's descriptors: all of them after a spawn, and
@@ -63,18 +77,27 @@ pub(crate) struct Children {
     by_run: HashMap<Incarnation, Child>,
     /// Who waits for the exit status of an adopted pid.
     adopted: BTreeMap<u32, oneshot::Sender<ExitStatus>>,
-    events: UnboundedSender<Event>,
+    pub(super) events: UnboundedSender<Event>,
+    pub(super) marks: Marks,
+    pub(super) scout: Scout,
 }
 
 impl Children {
     /// Returns an empty table. Events go to `events`; it is bounded by a
     /// handful of events per living run.
-    pub(crate) fn new(events: UnboundedSender<Event>) -> Children {
+    pub(crate) fn new(events: UnboundedSender<Event>, marks: Marks, scout: Scout) -> Children {
         Children {
             by_run: HashMap::new(),
             adopted: BTreeMap::new(),
             events,
+            marks,
+            scout,
         }
+    }
+
+    /// Returns where events of runs go.
+    pub(crate) fn events(&self) -> UnboundedSender<Event> {
+        self.events.clone()
     }
 
     /// Returns a living run.
@@ -87,7 +110,8 @@ impl Children {
         self.by_run.iter().map(|(run, child)| (*run, child))
     }
 
-    /// Forks a run. `Spawned` or `SpawnFailed` follows when exec has told.
+    /// Forks a run, which is given `sockets`. `Spawned` or `SpawnFailed` follows
+    /// when exec has told.
     ///
     /// # Errors
     /// Why not even a fork was possible; the same as a `SpawnFailed` event.
@@ -96,6 +120,7 @@ impl Children {
         run: Incarnation,
         pm_id: PmId,
         plan: &SpawnPlan,
+        sockets: &[BorrowedFd<'_>],
     ) -> Result<Ends, Box<Event>> {
         let (stdio, ends, stdin) = pipes().map_err(|error| {
             let errno = error.raw_os_error().unwrap_or(0);
@@ -108,8 +133,17 @@ impl Children {
                 },
             )
         })?;
-        let extra = channel_env(run, plan.channel);
-        let spawned = spawn::spawn(plan, &extra, stdio).map_err(|error| failed(run, &error))?;
+        let mut extra = channel_env(run, plan.channel, FIRST_SOCKET + sockets.len());
+        let mark = self.marks.of(run);
+        extra.push((MARK.to_owned(), mark.clone()));
+        let group = self.marks.make_group(run);
+        let spawned = match spawn::spawn_listening(plan, &extra, group.as_ref(), sockets, stdio) {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                self.marks.remove_group(group);
+                return Err(failed(run, &error));
+            }
+        };
         let Spawned {
             pid,
             pidfd,
@@ -125,7 +159,14 @@ impl Children {
             stat: OnceCell::new(),
             pidfd: Rc::clone(&pidfd),
             stdin: Some(stdin),
+            lineage: Lineage {
+                root: Member { pid, start_time },
+                mark: Some(mark),
+                group,
+            },
+            oom_kills: oom::kills_since_boot(),
             ending: None,
+            is_watched: false,
         };
         self.by_run.insert(run, child);
         let life = Life {
@@ -151,7 +192,13 @@ impl Children {
         let Ok(pidfd) = musher_os::reap::pidfd_open(pid) else {
             return false;
         };
-        if musher_os::reap::start_time(pid) != Some(start_time) {
+        let Ok(stat) = musher_os::proc_stat::read(pid) else {
+            return false;
+        };
+        // The keeper reaps, and tells of, its own children only: an orphan of
+        // a daemon whose keeper had died before it is somebody else's.
+        let is_keepers = stat.ppid == std::os::unix::process::parent_id();
+        if stat.start_time != start_time || (stat.is_dead() && !is_keepers) {
             return false;
         }
         let pidfd = Rc::new(pidfd);
@@ -163,13 +210,16 @@ impl Children {
             stat: OnceCell::new(),
             pidfd: Rc::clone(&pidfd),
             stdin,
+            lineage: self
+                .marks
+                .lineage(run, Member { pid, start_time }, Some(pid)),
+            oom_kills: oom::kills_since_boot(),
             ending: None,
+            is_watched: false,
         };
         self.by_run.insert(run, child);
         let (tell, status) = oneshot::channel();
-        // The keeper reaps, and tells of, its own children only: an orphan of
-        // a daemon whose keeper had died before it is somebody else's.
-        if musher_os::reap::parent(pid) == Some(std::os::unix::process::parent_id()) {
+        if is_keepers {
             self.adopted.insert(pid, tell);
         }
         let events = self.events.clone();
@@ -221,28 +271,64 @@ impl Children {
             let _ = events.send(Event::TreeGone { run });
             return;
         };
-        if let Some(ending) = &child.ending {
-            ending.send(signal);
+        let ending = child.ending(&self.scout, tree);
+        ending.send(signal);
+        let gone = ending.gone();
+        if std::mem::replace(&mut child.is_watched, true) {
             return;
         }
-        let ending = Ending::begin(child.pid, child.start_time, tree, signal);
-        let gone = ending.gone();
-        child.ending = Some(ending);
         tokio::task::spawn_local(async move {
             gone.await;
             let _ = events.send(Event::TreeGone { run });
         });
     }
 
+    /// Returns a living run, to be changed.
+    pub(super) fn get_mut(&mut self, run: Incarnation) -> Option<(&mut Child, &Scout)> {
+        let child = self.by_run.get_mut(&run)?;
+        Some((child, &self.scout))
+    }
+
     /// Lets go of a run that is over.
     pub(crate) fn forget(&mut self, run: Incarnation) {
         if let Some(child) = self.by_run.remove(&run) {
             self.adopted.remove(&child.pid);
+            self.marks.remove_group(child.lineage.group);
         }
     }
 }
 
 impl Child {
+    /// Returns its end, which is begun if it was not.
+    pub(super) fn ending(&mut self, scout: &Scout, scope: Scope) -> &Ending {
+        self.ending.get_or_insert_with(|| {
+            let pidfd = Some(Rc::clone(&self.pidfd));
+            Ending::begin(scout, self.lineage.clone(), pidfd, scope)
+        })
+    }
+
+    /// Returns what is known of why it was killed; asked when it was.
+    pub(super) fn oom(&self) -> Option<Oom> {
+        let group = self.lineage.group.as_ref();
+        if group.and_then(RunGroup::oom_kills) > Some(0) {
+            return Some(Oom::Certain);
+        }
+        let has_risen = oom::kills_since_boot() > self.oom_kills;
+        has_risen.then_some(Oom::Maybe)
+    }
+
+    /// Returns whether its control group, if it has one, says that nothing of
+    /// it lives.
+    pub(super) fn is_alone(&self) -> bool {
+        let group = self.lineage.group.as_ref();
+        group.and_then(RunGroup::is_populated) == Some(false)
+    }
+
+    /// Returns whether its end was begun.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// Returns what it has used; `None` when it is gone.
     pub(crate) fn usage(&self) -> Option<musher_os::stats::Usage> {
         let usage = match self.stat.get() {
@@ -331,14 +417,16 @@ fn place(plan: &SpawnPlan) -> Option<Place> {
     })
 }
 
-async fn wait_shared(pidfd: &Rc<OwnedFd>) {
+/// Waits until the process of a pidfd has ended.
+pub(crate) async fn wait_shared(pidfd: &Rc<OwnedFd>) {
     match pidfd.try_clone() {
         Ok(pidfd) => wait(pidfd).await,
         Err(_) => wait_by_looking(pidfd).await,
     }
 }
 
-async fn exec_outcome(exec_pipe: OwnedFd) -> ExecOutcome {
+/// Waits until a child was executed, or could not be.
+pub(crate) async fn exec_outcome(exec_pipe: OwnedFd) -> ExecOutcome {
     let mut pipe = exec_pipe;
     loop {
         pipe = match readable(pipe).await {
@@ -401,10 +489,10 @@ fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {
     ))
 }
 
-/// Variables of Node's IPC channel (`NODE_UNIQUE_ID` makes a cluster worker).
-fn channel_env(run: Incarnation, channel: Channel) -> Vec<(String, String)> {
+/// Variables of Node's IPC channel on a descriptor (`NODE_UNIQUE_ID` makes a cluster worker).
+fn channel_env(run: Incarnation, channel: Channel, fd: usize) -> Vec<(String, String)> {
     let mut env = vec![
-        ("NODE_CHANNEL_FD".to_owned(), "3".to_owned()),
+        ("NODE_CHANNEL_FD".to_owned(), fd.to_string()),
         (
             "NODE_CHANNEL_SERIALIZATION_MODE".to_owned(),
             "json".to_owned(),
@@ -415,40 +503,4 @@ fn channel_env(run: Incarnation, channel: Channel) -> Vec<(String, String)> {
         Channel::Worker => env.push(("NODE_UNIQUE_ID".to_owned(), run.to_string())),
     }
     env
-}
-
-/// Returns `version` of the nearest package.json above a script.
-fn package_version(script: &str) -> Option<String> {
-    /// A package.json larger than this is not read.
-    const MAX_BYTES: u64 = 1 << 20;
-    Path::new(script).ancestors().skip(1).find_map(|dir| {
-        let path = dir.join("package.json");
-        let file = std::fs::metadata(&path).ok()?;
-        // Reading a FIFO of that name would stop the loop for ever.
-        if !file.is_file() || file.len() > MAX_BYTES {
-            return None;
-        }
-        let text = std::fs::read_to_string(&path).ok()?;
-        let package: serde_json::Value = serde_json::from_str(&text).ok()?;
-        package["version"].as_str().map(str::to_owned)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_is_that_of_the_nearest_package_which_must_be_a_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let inner = dir.path().join("inner");
-        std::fs::create_dir(&inner).unwrap();
-        let fifo = inner.join("package.json");
-        let mode = rustix::fs::Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        std::fs::write(dir.path().join("package.json"), r#"{"version":"1.2.3"}"#).unwrap();
-        let script = inner.join("app.js");
-        let version = package_version(script.to_str().unwrap());
-        assert_eq!(version.as_deref(), Some("1.2.3"));
-    }
 }

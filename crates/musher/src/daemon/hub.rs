@@ -4,13 +4,16 @@
 //! [`Hub::handle`] is the only caller of `Supervisor::step`, and [`Hub::execute`]
 //! the only place where an action becomes an effect. Nothing here waits.
 
+use super::activation::Activation;
 use super::balance::{self, Balancer};
 use super::bus::Bus;
 use super::children::{Child, Children, Ends};
+use super::garbage::Garbage;
 use super::journal;
 use super::keeping::Keeping;
 use super::logs::{LogPump, Source};
 use super::persist;
+use super::probe::Prober;
 use super::rpc::ReplyTo;
 use super::sample::Sampler;
 use super::store::Store;
@@ -21,7 +24,9 @@ use crate::keeper::client::KeeperClient;
 use crate::paths::Paths;
 use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::log::Stream;
-use musher_core::supervisor::{Action, Event, Record, Reply, RequestError, SpawnPlan, Supervisor};
+use musher_core::supervisor::{
+    Action, Event, Record, Reply, RequestError, SpawnFailure, SpawnPlan, Supervisor,
+};
 use musher_core::time::Now;
 use musher_core::wire::bus as payload;
 use musher_core::wire::receipt;
@@ -42,12 +47,15 @@ pub(crate) const IN: &str = "in";
 pub(crate) struct Hub {
     pub(crate) supervisor: Supervisor,
     pub(crate) children: Children,
+    pub(crate) activation: Activation,
+    pub(crate) prober: Prober,
     pub(crate) pump: LogPump,
     pub(crate) balancer: Balancer,
     pub(crate) bus: Bus,
     pub(crate) store: Store,
     pub(crate) keeper: Option<KeeperClient>,
     pub(crate) keeping: Keeping,
+    pub(crate) garbage: Garbage,
     pub(crate) sampler: Sampler,
     pub(crate) paths: Paths,
     pub(crate) boot_id: String,
@@ -95,6 +103,8 @@ impl Hub {
             boot_id,
         } = parts;
         Hub {
+            prober: Prober::new(children.events(), children.scout.clone()),
+            activation: Activation::default(),
             supervisor,
             children,
             pump,
@@ -103,6 +113,7 @@ impl Hub {
             store,
             keeper,
             keeping,
+            garbage: Garbage::default(),
             sampler: Sampler::default(),
             paths,
             boot_id,
@@ -170,10 +181,17 @@ impl Hub {
             }
             Action::AskToShutDown { run } => self.balancer.send(run, b"\"shutdown\"".to_vec()),
             Action::Detach { run } => self.balancer.detach(run),
-            Action::Drain { run, .. } => self.balancer.detach(run),
-            Action::Probe { .. } => {}
+            Action::Drain {
+                run,
+                limit,
+                websockets,
+            } => self.balancer.drain(run, limit, websockets),
+            Action::Probe { run, kind, probe } => self.probe(run, kind, *probe, now),
             Action::Forget { run } => self.forget(run),
-            Action::Slots { app, live } => self.balancer.keep_slots(app, live),
+            Action::Slots { app, live } => {
+                self.release_sockets(&app);
+                self.balancer.keep_slots(app, live);
+            }
             Action::Emit {
                 event,
                 manually,
@@ -197,7 +215,14 @@ impl Hub {
     }
 
     fn spawn(&mut self, run: Incarnation, pm_id: PmId, plan: &SpawnPlan) {
-        let ends = match self.children.spawn(run, pm_id, plan) {
+        if let Err(reason) = self.bind_all(&plan.app, &plan.listen) {
+            let kind = SpawnFailure::Permanent;
+            return self
+                .queue
+                .push_back(Event::SpawnFailed { run, reason, kind });
+        }
+        let sockets = self.activation.of(&plan.app, &plan.listen);
+        let ends = match self.children.spawn(run, pm_id, plan, &sockets) {
             Ok(ends) => ends,
             Err(event) => return self.queue.push_back(*event),
         };
@@ -281,6 +306,8 @@ impl Hub {
     fn forget(&mut self, run: Incarnation) {
         self.pump.finish(run);
         self.balancer.forget(run);
+        self.prober.forget(run);
+        self.garbage.forget(run);
         if let Some(child) = self.children.get(run) {
             let serving = self
                 .supervisor
@@ -291,7 +318,11 @@ impl Hub {
             self.store
                 .in_turn(Box::new(move || give_up_pid_file(&path, pid, serving)));
         }
+        let app = self.children.get(run).map(|child| child.pm_id);
         self.children.forget(run);
+        if let Some(process) = app.and_then(|pm_id| self.supervisor.process(pm_id)) {
+            self.release_sockets(&process.app_key());
+        }
     }
 
     /// Everything a run wrote is in its files: its descriptors may go.

@@ -288,6 +288,9 @@ impl Hub {
         for (name, fd) in &self.keeping.doors {
             self.park(name, fd.as_fd());
         }
+        for (name, fd) in self.activation.parked() {
+            self.park(&name, fd);
+        }
         let runs: Vec<Incarnation> = self.children.iter().map(|(run, _)| run).collect();
         for run in runs {
             if let Some(stdin) = self.children.get(run).and_then(|child| child.stdin()) {

@@ -1,5 +1,8 @@
-//! What PM2's environment variables set for the whole daemon, read once.
+//! What environment variables set for the whole daemon, read once.
 
+use super::journal;
+use crate::agent;
+use crate::paths::Paths;
 use musher_core::app::description::Defaults;
 use musher_core::exit::Signal;
 use musher_core::supervisor::Settings;
@@ -24,11 +27,22 @@ pub(crate) fn worker_interval() -> Duration {
     Duration::from_millis(number("PM2_WORKER_INTERVAL").unwrap_or(30_000).max(10))
 }
 
+/// Returns whether runs may have control groups of their own:
+/// `MUSHER_CGROUPS=off` says no.
+pub(crate) fn control_groups() -> bool {
+    std::env::var("MUSHER_CGROUPS").as_deref() != Ok("off")
+}
+
 /// Returns the supervisor's bounds and the defaults of app attributes.
-pub(crate) fn supervisor() -> Settings {
+/// Apps are started without the agent if it cannot be put into the home.
+pub(crate) fn supervisor(paths: &Paths) -> Settings {
+    let agent = agent::install(paths).inspect_err(|error| {
+        journal::error(&format!("apps are started without the agent: {error}"));
+    });
     Settings {
         max_processes: MAX_PROCESSES,
         defaults: defaults(),
+        agent: agent.ok(),
     }
 }
 

@@ -13,10 +13,13 @@ use super::doors::Doors;
 use super::hub::{ERR, Hub, IN, IPC, OUT, Parts, parked_name};
 use super::keeping::Keeping;
 use super::logs::{LogError, LogEvent, LogPump};
+use super::marks::Marks;
 use super::readable::readable;
+use super::scout::Scout;
 use super::store::{Loaded, Store};
-use super::tree::Scope;
+use super::tree::{Ending, Scope};
 use super::{Inbox, journal, persist, settings};
+use crate::agent;
 use crate::keeper::client::{KeeperClient, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
@@ -29,10 +32,12 @@ use musher_core::supervisor::process::Process;
 use musher_core::supervisor::{Event, Supervisor, plan};
 use musher_core::time::Now;
 use musher_core::wire::state::{SavedProcess, SavedRun};
+use musher_os::kill::{Census, Lineage, Member};
 use musher_os::signals::SignalReader;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
@@ -76,7 +81,7 @@ pub(crate) fn set_up(
     let doors = Doors::take(&mut parked, &paths, keeper.as_ref(), calls)?;
     let (notes, keeper_inbox) = mpsc::channel(MAX_NOTES);
     let keeping = Keeping::new(keeper.as_ref(), &doors, &paths, notes)?;
-    let children = Children::new(child_events);
+    let children = start_children(child_events, &paths)?;
     let boot_id = musher_os::reap::boot_id();
     let mut past = Past {
         children,
@@ -86,7 +91,7 @@ pub(crate) fn set_up(
         ended: Vec::new(),
         left_behind: Vec::new(),
     };
-    let supervisor = past.supervisor(&loaded);
+    let supervisor = past.supervisor(&loaded, &paths);
     let Past {
         children,
         parked,
@@ -111,6 +116,7 @@ pub(crate) fn set_up(
     let mut hub = Hub::new(parts);
     reconnect(&mut hub, parked, loaded.tickets);
     hub.mourn(restored.exits, ended);
+    hub.release_all_sockets();
     let inbox = Inbox {
         children: children_inbox,
         balance: balance_inbox,
@@ -131,6 +137,11 @@ fn first_seq(is_fresh: bool) -> u64 {
         return 0;
     }
     takeover_seq(musher_os::clock::now().mono)
+}
+
+fn start_children(events: mpsc::UnboundedSender<Event>, paths: &Paths) -> anyhow::Result<Children> {
+    let scout = Scout::start().context("the thread that reads /proc cannot be started")?;
+    Ok(Children::new(events, Marks::of_home(&paths.home), scout))
 }
 
 fn open_store(path: &Path) -> anyhow::Result<(Store, Loaded)> {
@@ -220,6 +231,14 @@ fn listen_to_signals(signals: SignalReader) -> mpsc::Receiver<Signal> {
     inbox
 }
 
+/// A run that died while nobody looked.
+struct Dead {
+    run: Incarnation,
+    status: ExitStatus,
+    /// How to find what it left; `None` if the machine was started since.
+    lineage: Option<Lineage>,
+}
+
 /// What the previous daemon left, while it is put together again.
 struct Past {
     children: Children,
@@ -228,20 +247,26 @@ struct Past {
     /// How orphans ended that nobody looked after, by pid.
     exits: BTreeMap<u32, ExitStatus>,
     /// Runs the store knows and the kernel does not, and how they ended.
-    ended: Vec<(Incarnation, ExitStatus)>,
+    ended: Vec<Dead>,
     /// Prefixes of parked names nobody will ask for.
     left_behind: Vec<String>,
 }
 
 impl Past {
-    fn supervisor(&mut self, loaded: &Loaded) -> Supervisor {
+    fn supervisor(&mut self, loaded: &Loaded, paths: &Paths) -> Supervisor {
         let now = musher_os::clock::now();
-        let settings = settings::supervisor();
+        let settings = settings::supervisor(paths);
         let processes: Vec<Process> = loaded
             .records
             .iter()
             .filter_map(|(pm_id, record)| self.process(*pm_id, record, &settings.defaults, now))
             .collect();
+        if processes
+            .iter()
+            .all(|process| process.runs().next().is_none())
+        {
+            agent::remove_former(paths);
+        }
         self.left_behind = self.end_strangers(&processes);
         let calendar = Box::new(LocalCalendar::new());
         let last_run = Incarnation(loaded.last_run);
@@ -288,8 +313,15 @@ impl Past {
                 .adopt(run, pm_id, saved.pid, saved.start_time, stdin)
         {
             let status = self.exits.get(&saved.pid).copied().filter(|_| is_same_boot);
-            self.ended
-                .push((run, status.unwrap_or(ExitStatus::Unknown)));
+            let root = Member {
+                pid: saved.pid,
+                start_time: saved.start_time,
+            };
+            self.ended.push(Dead {
+                run,
+                status: status.unwrap_or(ExitStatus::Unknown),
+                lineage: is_same_boot.then(|| self.children.marks.lineage(run, root, None)),
+            });
         }
         true
     }
@@ -326,7 +358,8 @@ impl Past {
             .collect();
         let strangers = strangers(self.parked.keys(), &known);
         for (run, pid) in &strangers {
-            self.end_stranger(*pid);
+            let is_ambiguous = known.iter().any(|(known, _)| known == run);
+            self.end_stranger(*run, *pid, is_ambiguous);
             let theirs = Some((*run, *pid));
             self.parked.retain(|name, _| run_of(name) != theirs);
         }
@@ -336,8 +369,9 @@ impl Past {
 
     /// Kills what a parked name says was forked, if that is still there. The
     /// name holds no start time: a pid the keeper has reaped, or one that does
-    /// not lead a session as every run does, is somebody else's.
-    fn end_stranger(&self, pid: u32) {
+    /// not lead a session as every run does, is somebody else's. The mark of a
+    /// number that is in use again is its user's.
+    fn end_stranger(&self, run: Incarnation, pid: u32, is_ambiguous: bool) {
         if self.exits.contains_key(&pid) {
             return;
         }
@@ -350,9 +384,15 @@ impl Past {
         journal::line(&format!(
             "ending process {pid}: it was started but not yet booked"
         ));
-        if let Ok(tree) = musher_os::kill::Tree::snapshot(pid, stat.start_time) {
-            tree.signal_all(Signal::KILL);
-        }
+        let lineage = if is_ambiguous {
+            Lineage::of(pid, stat.start_time)
+        } else {
+            let start_time = stat.start_time;
+            let root = Member { pid, start_time };
+            self.children.marks.lineage(run, root, Some(pid))
+        };
+        let pidfd = musher_os::reap::pidfd_open(pid).ok().map(Rc::new);
+        Ending::begin(&self.children.scout, lineage, pidfd, Scope::Tree).send(Some(Signal::KILL));
     }
 }
 
@@ -391,7 +431,11 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
                 let what = name.rsplit('/').next().unwrap_or_default().to_owned();
                 by_run.entry(run).or_default().insert(what, fd);
             }
-            None => hub.balancer.restore_listener(name, fd),
+            None => {
+                if let Err(fd) = hub.activation.restore(&name, fd) {
+                    hub.balancer.restore_listener(name, fd);
+                }
+            }
         }
     }
     let now = musher_os::clock::now();
@@ -435,13 +479,18 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
 
 impl Hub {
     /// Takes in what ended while there was no daemon.
-    fn mourn(&mut self, exits: Vec<(u32, ExitStatus)>, ended: Vec<(Incarnation, ExitStatus)>) {
+    fn mourn(&mut self, exits: Vec<(u32, ExitStatus)>, ended: Vec<Dead>) {
         for (pid, status) in exits {
             self.children.orphan_exited(pid, status);
         }
-        for (run, status) in ended {
-            self.handle(Event::Exited { run, status });
-            self.handle(Event::TreeGone { run });
+        // One scan for all of them, and none where there is nothing to find.
+        let census = ended
+            .iter()
+            .any(|dead| dead.lineage.is_some())
+            .then(|| Census::take().ok())
+            .flatten();
+        for dead in ended {
+            self.bury(dead.run, dead.status, dead.lineage, census.as_ref());
         }
     }
 }

@@ -1,30 +1,46 @@
-//! The end of a process tree: signals go out, and nothing is said to be gone
-//! before it is.
+//! The end of a run: signals go out, and nothing is said to be gone before it
+//! is.
+//!
+//! One task per end. It looks, signals whoever it has not signalled yet, waits
+//! until those are gone, and looks again. Two looks in a row that find nothing
+//! are the end, or the word of the run's control group, which is exact. It
+//! decides neither that a run ends nor how patient to be.
 
 use super::readable::readable;
+use super::scout::Scout;
 use musher_core::exit::Signal;
-use musher_os::kill::{Member, Tree};
-use std::cell::Cell;
+use musher_os::kill::{Lineage, Member, signal_group};
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 
 /// Pause before looking again when `/proc` could not be read; a failed look
 /// must never pass for "nothing there".
 const SCAN_RETRY: Duration = Duration::from_millis(50);
 
-/// A tree whose end was begun.
+/// First pause while a control group that nobody is seen in is not yet empty:
+/// its last process is on its way out. Doubles up to [`SCAN_RETRY`].
+const GROUP_RETRY: Duration = Duration::from_millis(1);
+
+/// Looks in a row that stop whoever is there, before SIGKILL goes out. A tree
+/// that forks faster than that is killed as it is found, and looked at again.
+const MAX_FREEZES: u32 = 16;
+
+/// Looks in a row that must find nothing: during one, a process may be born
+/// behind it and its parent die before it.
+const EMPTY_LOOKS: u32 = 2;
+
+/// A run whose end was begun.
+#[derive(Clone)]
 pub(crate) struct Ending {
-    root: u32,
-    start_time: u64,
-    scope: Scope,
-    /// What latecomers, forked while the signal went out, are sent.
-    signal: Rc<Cell<Option<Signal>>>,
+    orders: mpsc::UnboundedSender<Option<Signal>>,
+    is_gone: watch::Receiver<bool>,
 }
 
-/// How much of a tree is signalled and waited for.
+/// How much of a run is signalled and waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// The main process.
@@ -34,72 +50,195 @@ pub(crate) enum Scope {
 }
 
 impl Ending {
-    /// Signals the tree of `root` and returns what is needed to harden its end
-    /// and to wait for it.
+    /// Begins to watch over the end of a run. Nothing is signalled before an
+    /// order, and what lives then is waited for without one. `pidfd` is the
+    /// main process's, which may be gone.
     pub(crate) fn begin(
-        root: u32,
-        start_time: u64,
+        scout: &Scout,
+        lineage: Lineage,
+        pidfd: Option<Rc<OwnedFd>>,
         scope: Scope,
-        signal: Option<Signal>,
     ) -> Ending {
-        let ending = Ending {
-            root,
-            start_time,
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (tell, is_gone) = watch::channel(false);
+        let watcher = Watcher {
+            scout: scout.clone(),
+            lineage,
+            pidfd,
             scope,
-            signal: Rc::new(Cell::new(None)),
+            signal: None,
+            told: HashSet::new(),
+            seen: HashSet::new(),
         };
-        ending.send(signal);
-        ending
+        tokio::task::spawn_local(async move {
+            watcher.run(inbox).await;
+            // Nobody may be waiting any more.
+            let _ = tell.send(true);
+        });
+        Ending { orders, is_gone }
     }
 
-    /// Signals whatever of the tree is still there.
+    /// Signals whatever is still there, and whoever is found later.
     pub(crate) fn send(&self, signal: Option<Signal>) {
-        self.signal.set(signal.or(self.signal.get()));
-        let Some(signal) = signal else { return };
-        // A scan that fails (no descriptors left) is made up for in `gone`.
-        for member in self.alive().unwrap_or_default() {
-            // Gone between the look and the signal is as good as signalled.
-            let _ = musher_os::kill::signal(&member.pidfd, signal);
+        // A watcher that has seen the end has nobody to signal.
+        let _ = self.orders.send(signal);
+    }
+
+    /// Returns a future that ends when nothing of the run lives.
+    pub(crate) fn gone(&self) -> impl Future<Output = ()> + use<> {
+        let mut is_gone = self.is_gone.clone();
+        async move {
+            // An error means that the daemon ends.
+            let _ = is_gone.wait_for(|is_gone| *is_gone).await;
         }
     }
+}
 
-    /// Returns a future that ends when nothing of the tree lives.
-    pub(crate) fn gone(&self) -> impl Future<Output = ()> + use<> {
-        let (root, start_time, scope) = (self.root, self.start_time, self.scope);
-        let signal = Rc::clone(&self.signal);
-        async move {
-            let watched = Ending {
-                root,
-                start_time,
-                scope,
-                signal,
-            };
-            let mut seen: HashSet<(u32, u64)> = HashSet::new();
-            loop {
-                let Ok(members) = watched.alive() else {
+struct Watcher {
+    scout: Scout,
+    lineage: Lineage,
+    pidfd: Option<Rc<OwnedFd>>,
+    scope: Scope,
+    /// What latecomers, forked while the signal went out, are sent.
+    signal: Option<Signal>,
+    /// Who was sent it.
+    told: HashSet<Member>,
+    /// Whom the last look found.
+    seen: HashSet<Member>,
+}
+
+impl Watcher {
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Option<Signal>>) {
+        let mut n_empty = 0;
+        let mut pause = GROUP_RETRY;
+        loop {
+            while let Ok(order) = orders.try_recv() {
+                self.take(order);
+            }
+            let members = match self.sweep().await {
+                Ok(members) => members,
+                Err(_) => {
                     tokio::time::sleep(SCAN_RETRY).await;
                     continue;
-                };
-                if members.is_empty() {
-                    return;
                 }
-                for member in members {
-                    let is_new = seen.insert((member.pid, member.start_time));
-                    if let (true, Some(signal)) = (is_new, watched.signal.get()) {
-                        let _ = musher_os::kill::signal(&member.pidfd, signal);
-                    }
-                    wait(member.pidfd).await;
+            };
+            if !members.is_empty() {
+                n_empty = 0;
+                let mut order = None;
+                tokio::select! {
+                    Some(newer) = orders.recv() => order = Some(newer),
+                    () = all_gone(members) => {}
                 }
+                if let Some(order) = order {
+                    self.take(order);
+                }
+                continue;
+            }
+            n_empty += 1;
+            match self.group_is_populated() {
+                Some(false) => return,
+                Some(true) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(SCAN_RETRY);
+                }
+                None if n_empty >= EMPTY_LOOKS || self.scope == Scope::Main => return,
+                None => {}
             }
         }
     }
 
-    fn alive(&self) -> io::Result<Vec<Member>> {
-        let members = Tree::snapshot(self.root, self.start_time)?.members;
-        Ok(match self.scope {
-            Scope::Tree => members,
-            Scope::Main => members.into_iter().filter(|m| m.pid == self.root).collect(),
-        })
+    fn take(&mut self, order: Option<Signal>) {
+        if order.is_some() {
+            self.signal = order;
+            self.told.clear();
+        }
+    }
+
+    /// Looks, signals whom it finds, and returns who they are.
+    async fn sweep(&mut self) -> io::Result<Vec<Member>> {
+        if self.signal == Some(Signal::KILL) && self.scope == Scope::Tree {
+            return self.exterminate().await;
+        }
+        let members = self.look().await?;
+        if let Some(signal) = self.signal {
+            for member in &members {
+                if self.told.contains(member) {
+                    continue;
+                }
+                // Without a descriptor it is tried again at the next look.
+                member.signal(signal)?;
+                self.told.insert(*member);
+            }
+        }
+        Ok(members)
+    }
+
+    /// SIGKILL, so that nothing is forked past it: the control group and the
+    /// process group die in one step each; the rest is stopped before it is
+    /// killed, until a look finds nobody who still runs.
+    async fn exterminate(&mut self) -> io::Result<Vec<Member>> {
+        if let Some(group) = &self.lineage.group {
+            // A group that is gone is as good as killed.
+            let _ = group.kill();
+        }
+        if let Some(pidfd) = &self.pidfd {
+            // An older kernel refuses: then each is signalled by itself.
+            let _ = signal_group(pidfd.as_ref(), Signal::KILL);
+        }
+        let mut members = self.look().await?;
+        let mut stopped: HashSet<Member> = HashSet::new();
+        for _ in 0..MAX_FREEZES {
+            let mut is_calm = true;
+            for member in &members {
+                if stopped.insert(*member) && !self.told.contains(member) {
+                    is_calm &= !member.stop()?;
+                }
+            }
+            if is_calm {
+                break;
+            }
+            members = self.look().await?;
+        }
+        for member in &members {
+            member.signal(Signal::KILL)?;
+            self.told.insert(*member);
+        }
+        Ok(members)
+    }
+
+    async fn look(&mut self) -> io::Result<Vec<Member>> {
+        let root = self.lineage.root;
+        let members = match self.scope {
+            Scope::Main => {
+                let is_alive = !musher_os::proc_stat::read(root.pid)
+                    .is_ok_and(|stat| stat.is_dead())
+                    && root.open()?.is_some();
+                if is_alive { vec![root] } else { Vec::new() }
+            }
+            Scope::Tree => self.scout.look(&self.lineage, &self.seen).await?,
+        };
+        self.seen = members.iter().copied().collect();
+        Ok(members)
+    }
+
+    fn group_is_populated(&self) -> Option<bool> {
+        match (self.scope, &self.lineage.group) {
+            (Scope::Tree, Some(group)) => group.is_populated(),
+            (Scope::Tree, None) | (Scope::Main, _) => None,
+        }
+    }
+}
+
+/// Waits until none of these lives.
+async fn all_gone(members: Vec<Member>) {
+    for member in members {
+        loop {
+            match member.open() {
+                Ok(Some(pidfd)) => break wait(pidfd).await,
+                Ok(None) => break,
+                Err(_) => tokio::time::sleep(SCAN_RETRY).await,
+            }
+        }
     }
 }
 

@@ -14,8 +14,10 @@ pub(super) fn of_offset(source: &str, offset: usize) -> (u32, u32) {
 }
 
 /// Returns where app number `index` writes `key`: the n-th place of the key
-/// in the text, n being the number of apps before it that have it too.
+/// in the text, n being the number of apps before it that have it too. Of a
+/// path like `readiness.http` it is the first key.
 pub(super) fn of_key(source: &str, apps: &[Value], index: usize, key: &str) -> Option<(u32, u32)> {
+    let key = key.split(['.', '[']).next().unwrap_or(key);
     let same = |spelling: &str| {
         spelling == key
             || attributes::find(spelling)

@@ -234,7 +234,13 @@ fn both_killed_brings_a_cluster_back_once() {
     let load = Load::on(port);
     musher.wait("answers", || (load.n_ok() > 20).then_some(()));
     let (n_ok, failures) = load.end();
-    assert!(failures.is_empty(), "of {n_ok}: {failures:?}");
+    assert!(
+        failures.is_empty(),
+        "{} of {n_ok}, the first {:?}; {}",
+        failures.len(),
+        failures.first(),
+        musher.evidence()
+    );
     assert_eq!(
         musher.pids("fork"),
         fork,

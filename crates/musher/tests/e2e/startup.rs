@@ -169,12 +169,27 @@ fn a_dry_run_prints_a_unit_that_systemd_accepts_and_changes_nothing() {
         "{undone}"
     );
     assert!(!target.exists() && !home.exists());
-    let file = musher.write("musher-e2e-dry-run.service", &unit);
-    let verified = Command::new("systemd-analyze")
-        .arg("verify")
-        .arg(&file)
-        .output();
-    match verified {
+    assert_verified(&musher, &unit, &["verify"]);
+}
+
+#[test]
+fn a_unit_of_a_user_is_one_that_systemd_accepts() {
+    let musher = Musher::new();
+    let home = musher.cwd().join("50% o'b \"home\" \\n $HOME;");
+    let mut command = musher.command(&["startup", "systemd-user", "--dry-run"]);
+    command.args(["--service-name", "musher-e2e-dry-run"]);
+    let ran = Ran::from(command.env("MUSHER_HOME", &home).output().expect("a run"));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("\nWantedBy=default.target\n"));
+    assert_verified(&musher, &ran.stdout, &["verify", "--user"]);
+}
+
+/// Asks systemd what it thinks of a unit, where there is systemd.
+fn assert_verified(musher: &Musher, unit: &str, verify: &[&str]) {
+    let file = musher.write("musher-e2e-dry-run.service", unit);
+    let mut command = Command::new("systemd-analyze");
+    command.env("XDG_RUNTIME_DIR", musher.cwd());
+    match command.args(verify).arg(&file).output() {
         Ok(verified) => {
             let said = String::from_utf8_lossy(&verified.stderr);
             assert!(verified.status.success(), "{said}\n{unit}");
@@ -266,4 +281,92 @@ fn without_root_the_command_to_copy_is_printed() {
         program.display()
     );
     assert_eq!(ran.stdout, expected);
+}
+
+/// Runs `musher boot` on a machine of its own: the first process of a pid
+/// namespace, whose boot id is `boot_id`.
+struct Machine(Child);
+
+impl Machine {
+    const SCRIPT: &str = "mount --bind \"$1\" /proc/sys/kernel/random/boot_id || exit 1; \
+                          exec \"$2\" boot --home \"$3\"";
+
+    fn boot(musher: &Musher, boot_id: &str, socket: &Path) -> Machine {
+        let id = musher.write("boot_id", &format!("{boot_id}\n"));
+        let child = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--pid", "--fork"])
+            .args(["--mount-proc", "--kill-child"])
+            .args(["sh", "-c", Machine::SCRIPT, "machine"])
+            .args([&id, &musher.program(), &musher.home()])
+            .env("NOTIFY_SOCKET", socket)
+            .stdout(Stdio::null())
+            .spawn();
+        Machine(child.expect("unshare runs"))
+    }
+
+    /// Cuts the power: everything on it dies at once, and nothing is saved.
+    fn cut_power(mut self) {
+        let id = self.0.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let children = children.expect("children of unshare");
+        kill(children.trim().parse().expect("one child"), "KILL");
+        self.0.wait().expect("an end");
+    }
+}
+
+#[test]
+fn a_machine_that_loses_power_has_its_apps_back_with_their_ids() {
+    let probe = Command::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+        ])
+        .args([
+            "mount",
+            "--bind",
+            "/dev/null",
+            "/proc/sys/kernel/random/boot_id",
+        ])
+        .stderr(Stdio::null())
+        .status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("no namespaces on this machine: nothing is tested");
+        return;
+    }
+    let musher = saved();
+    let path = musher.cwd().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    let mut machine = Machine::boot(&musher, "first", &path);
+    assert!(next_word(&musher, &socket).starts_with("READY=1\n"));
+    assert_eq!(next_word(&musher, &socket), "BARRIER=1");
+    musher.wait_status("web", 2, "online");
+    // Started and never saved: the daemon's database knows it.
+    musher.ok(&["start", "app.js", "--name", "unsaved"]);
+    musher.ok(&["stop", "job"]);
+    let identity = |musher: &Musher| -> Vec<(i64, String, String)> {
+        let list = musher.list();
+        let each = list.iter().map(|p| {
+            let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let status = word(&p["pm2_env"]["status"]);
+            (p["pm_id"].as_i64().unwrap_or(-1), word(&p["name"]), status)
+        });
+        each.collect()
+    };
+    let before = identity(&musher);
+    assert_eq!(before.len(), 4);
+    for boot_id in ["second", "third"] {
+        machine.cut_power();
+        machine = Machine::boot(&musher, boot_id, &path);
+        let begin = std::time::Instant::now();
+        assert!(next_word(&musher, &socket).starts_with("READY=1\n"));
+        assert_eq!(next_word(&musher, &socket), "BARRIER=1");
+        musher.wait("the same list", || {
+            (identity(&musher) == before).then_some(())
+        });
+        println!("apps online {:?} after power came back", begin.elapsed());
+    }
+    machine.cut_power();
 }

@@ -298,16 +298,26 @@ pub fn wait_for<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>)
     }
 }
 
-/// Returns whether a process exists and is no zombie.
+/// Returns whether a process exists and is no zombie; one whose first thread
+/// has ended lives as long as another runs.
 pub fn is_alive(pid: i64) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| {
-            stat.rsplit(')')
-                .next()
-                .map(|rest| rest.trim_start().to_owned())
-        })
-        .is_some_and(|rest| !rest.starts_with('Z') && !rest.starts_with('X'))
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    // Fields 3 and 20 of proc_pid_stat(5).
+    match (fields.first(), fields.get(17)) {
+        (Some(&"X"), _) | (Some(&"Z"), Some(&("0" | "1"))) => false,
+        (Some(_), Some(_)) => true,
+        _ => false,
+    }
+}
+
+/// Returns the parent of a process.
+pub fn parent(pid: i64) -> i64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let after_name = stat.rsplit(") ").next().expect("fields");
+    let ppid = after_name.split(' ').nth(1).expect("a parent");
+    ppid.parse().expect("a pid")
 }
 
 /// Sends a signal by name with kill(1).

@@ -33,6 +33,7 @@ pub fn plan(argv: &[&str]) -> SpawnPlan {
         cwd: "/".to_owned(),
         run_as: None,
         channel: Channel::Fork,
+        listen: Vec::new(),
         output: Output::default(),
         pid_path: String::new(),
         script: String::new(),
@@ -68,7 +69,7 @@ pub fn start_with_channel(
         .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
         .collect();
     Ok(Child {
-        spawned: spawn(plan, &extra, stdio)?,
+        spawned: spawn(plan, &extra, None, stdio)?,
         stdout,
         stderr,
     })

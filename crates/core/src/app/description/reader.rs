@@ -268,7 +268,7 @@ fn exit_codes(value: &Value) -> Option<Vec<i32>> {
 }
 
 /// Returns a value as short text for a message.
-fn brief(value: &Value) -> String {
+pub(super) fn brief(value: &Value) -> String {
     const MAX_CHARS: usize = 60;
     let text = value.to_string();
     match text.char_indices().nth(MAX_CHARS) {

@@ -1,10 +1,11 @@
 //! A fake kernel with fake workers and clients; checks at every action that it
 //! is one the primary may take.
 
-use crate::app::{Balance, Sticky};
+use crate::app::{Balance, Sticky, Upgraded};
 use crate::cluster::message::{
-    Endpoint, FromWorker, Key, Kind, Query, SocketName, SocketOptions, ToWorker,
+    Endpoint, FromWorker, Key, Kind, Place, Query, SocketName, SocketOptions, ToWorker,
 };
+use crate::cluster::probing::Refusal;
 use crate::cluster::sticky::Seen;
 use crate::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
 use crate::id::Incarnation;
@@ -55,6 +56,8 @@ struct FakeWorker {
     refusing: bool,
     leaving: bool,
     detached: bool,
+    /// What the word to drain named.
+    places: Vec<Place>,
     seq: u64,
     last_seen_seq: Option<u64>,
 }
@@ -72,7 +75,14 @@ pub(super) struct World {
     workers: BTreeMap<Incarnation, FakeWorker>,
     sockets: BTreeMap<SocketId, FakeSocket>,
     connections: BTreeMap<ConnectionId, u64>,
+    /// Connections of probes, and whom they are for.
+    pub(super) probes: BTreeMap<ConnectionId, Incarnation>,
+    /// What became of those that were answered.
+    pub(super) probed: Vec<(Incarnation, bool)>,
     pub(super) clients: BTreeMap<u64, Fate>,
+    ports: BTreeMap<u64, i32>,
+    /// How many connections were handed over.
+    pub(super) n_moved: usize,
     /// How often each query was answered.
     pub(super) answers: BTreeMap<(Incarnation, u64), u32>,
     /// Ports somebody closed on purpose at some time.
@@ -100,7 +110,11 @@ impl World {
             workers: BTreeMap::new(),
             sockets: BTreeMap::new(),
             connections: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            probed: Vec::new(),
             clients: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            n_moved: 0,
             answers: BTreeMap::new(),
             deliberate: BTreeSet::new(),
             joins_fail: false,
@@ -243,7 +257,9 @@ impl World {
                 let worker = &self.workers[&run];
                 let open = worker.open.values().any(|(mine, _)| *mine == key);
                 let accepted = open && !worker.refusing;
-                if accepted {
+                if let Some(whom) = self.probes.get(&connection) {
+                    assert_eq!(*whom, run, "a probe reached another worker");
+                } else if accepted {
                     let client = self.connections[&connection];
                     let before = self.clients.insert(client, Fate::Served(run));
                     assert_eq!(before, Some(Fate::Held), "client {client} is served twice");
@@ -262,6 +278,15 @@ impl World {
                 }
                 self.kill(run);
             }
+            (ToWorker::Drain { places, .. }, Carried::Nothing) => {
+                let worker = self.workers.get_mut(&run).unwrap();
+                worker.places = places;
+                let open = std::mem::take(&mut worker.open);
+                for (key, _) in open.into_values() {
+                    self.say(run, FromWorker::Close(key));
+                }
+            }
+            (ToWorker::HandleAck, Carried::Nothing) => {}
             other => panic!("worker {run} was sent {other:?}"),
         }
     }
@@ -298,6 +323,7 @@ impl World {
             sockets[pick % n].queue.push_back(client);
             self.clients.insert(client, Fate::Queued);
             self.who.insert(client, self.next_client.clone());
+            self.ports.insert(client, port);
         }
     }
 
@@ -400,6 +426,18 @@ impl World {
         }
     }
 
+    /// A probe asks a worker.
+    pub(super) fn probe(&mut self, run: Incarnation, port: u16) -> Result<(), Refusal> {
+        let connection = ConnectionId(self.next());
+        self.probes.insert(connection, run);
+        let mut result = Ok(());
+        self.decide(|primary, out| result = primary.probe(run, port, connection, out));
+        if result.is_err() {
+            self.probes.remove(&connection);
+        }
+        result
+    }
+
     pub(super) fn set_refusing(&mut self, run: Incarnation, refusing: bool) {
         self.workers.get_mut(&run).unwrap().refusing = refusing;
     }
@@ -420,6 +458,33 @@ impl World {
         worker.detached = true;
         self.deliberate.extend(worker.asked.values());
         self.decide(|primary, out| primary.detach(run, now, out));
+    }
+
+    pub(super) fn drain(&mut self, run: Incarnation) {
+        let now = self.now;
+        let worker = self.workers.get_mut(&run).unwrap();
+        worker.detached = true;
+        self.deliberate.extend(worker.asked.values());
+        self.decide(|p, out| p.drain(run, Millis(1000), Upgraded::Wait, now, out));
+    }
+
+    /// A worker that drains gives a connection back that it may give back.
+    pub(super) fn hand_over(&mut self, run: Incarnation) {
+        let places = &self.workers[&run].places;
+        let place = |client: &u64| Place(format!("null:{}:4", self.ports[client]));
+        let found = self
+            .clients
+            .iter()
+            .find(|(client, fate)| **fate == Fate::Served(run) && places.contains(&place(client)));
+        let Some((client, place)) = found.map(|(client, _)| (*client, place(client))) else {
+            return;
+        };
+        let connection = ConnectionId(self.next());
+        self.connections.insert(connection, client);
+        self.clients.insert(client, Fate::Held);
+        self.n_moved += 1;
+        let now = self.now;
+        self.decide(|p, out| p.handed_over(run, connection, &place, now, out));
     }
 
     /// The worker disconnects by itself: it asks, closes its servers, dies.
@@ -575,6 +640,12 @@ impl World {
             ClusterAction::CloseSocket { socket } | ClusterAction::EndSocket { socket } => {
                 self.closed(socket);
             }
+            ClusterAction::Probed {
+                connection,
+                is_taken,
+            } => self.probed.push((self.probes[&connection], is_taken)),
+            ClusterAction::CloseConnection { connection }
+                if self.probes.remove(&connection).is_some() => {}
             ClusterAction::CloseConnection { connection } => {
                 let client = self.connections.remove(&connection).expect("closed twice");
                 if self.clients[&client] == Fate::Held {
@@ -591,12 +662,14 @@ impl World {
                     .workers
                     .get_mut(&run)
                     .expect("a message to an unknown run");
-                let seq = seq_of(&message);
-                assert!(seq > worker.last_seen_seq, "sequence numbers only grow");
-                worker.last_seen_seq = seq;
+                if let seq @ Some(_) = seq_of(&message) {
+                    assert!(seq > worker.last_seen_seq, "sequence numbers only grow");
+                    worker.last_seen_seq = seq;
+                }
                 if let Carried::Connection(connection) = carried {
                     assert!(
-                        self.connections.contains_key(&connection),
+                        self.connections.contains_key(&connection)
+                            || self.probes.contains_key(&connection),
                         "a closed connection"
                     );
                 }
@@ -609,7 +682,7 @@ impl World {
                     .told
                     .push(message);
             }
-            ClusterAction::KeepTicket { .. } => {}
+            ClusterAction::KeepTicket { .. } | ClusterAction::Collected { .. } => {}
         }
     }
 
@@ -667,7 +740,9 @@ fn seq_of(message: &ToWorker) -> Option<u64> {
         ToWorker::HandleAck
         | ToWorker::HandleNack
         | ToWorker::SocketsClosed(_)
-        | ToWorker::SocketCount(_) => None,
+        | ToWorker::SocketCount(_)
+        | ToWorker::Drain { .. }
+        | ToWorker::Collect { .. } => None,
     }
 }
 

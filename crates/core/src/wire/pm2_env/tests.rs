@@ -48,6 +48,7 @@ pub(crate) fn spec() -> AppSpec {
         sticky: None,
         probes: crate::app::probe::Probes::default(),
         reload: crate::app::ReloadPolicy::default(),
+        listen: Vec::new(),
         agent: true,
         release: None,
         autostart: true,

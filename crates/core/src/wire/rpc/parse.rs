@@ -97,6 +97,10 @@ fn dispatch(
             limit: number(&arg["limit"]).unwrap_or(DEFAULT_HISTORY),
         }),
         "musherBalance" => Ok(Call::Balance),
+        "musherGc" => {
+            let id = id_or_field(arg).ok_or_else(|| CallError::UnknownId(text(arg)))?;
+            Ok(Call::CollectGarbage { id })
+        }
         "reloadLogs" => Ok(Call::ReloadLogs),
         "profileCPU" => Ok(profile(ProfileKind::Cpu, arg)),
         "profileMEM" => Ok(profile(ProfileKind::Memory, arg)),

@@ -72,7 +72,7 @@ pub(crate) fn a_delay_is_the_declared_one(s: &Step<'_>) -> Result<(), String> {
         return Ok(());
     };
     let policy = &before.spec.restart;
-    let was_long = s.now.mono.since(run.started) > BACKOFF_RESET;
+    let was_long = run.ended_at(s.now.mono).since(run.started) > BACKOFF_RESET;
     let previous = before.history.prev_delay.filter(|_| !was_long);
     let expected = match (policy.exp_backoff, previous) {
         (Some(first), None) => first,
@@ -123,10 +123,10 @@ pub(crate) fn unstable_runs_are_counted(s: &Step<'_>) -> Result<(), String> {
         return Ok(());
     }
     let young = before.history.created.is_some_and(|(created, _)| {
-        let age = s.now.mono.since(created).get();
+        let age = run.ended_at(s.now.mono).since(created).get();
         age < policy.min_uptime.get() * u64::from(policy.max_restarts)
     });
-    let is_short = s.now.mono.since(run.started) < policy.min_uptime;
+    let is_short = run.ended_at(s.now.mono).since(run.started) < policy.min_uptime;
     let n = before.history.unstable_restarts + u32::from(young && is_short);
     let expected = if n >= policy.max_restarts { 0 } else { n };
     let got = after.history.unstable_restarts;
@@ -258,4 +258,18 @@ fn is_last_exit(s: &Step<'_>, p: &Process) -> bool {
         }
         _ => false,
     }
+}
+
+/// An end reaches as far as the app says, on every rung of its ladder.
+pub(crate) fn a_kill_reaches_as_far_as_declared(s: &Step<'_>) -> Result<(), String> {
+    for action in s.actions {
+        let Action::Kill { run, tree, .. } = action else {
+            continue;
+        };
+        let slots = s.before.values().chain(s.after.values());
+        let known = slots.flat_map(Process::runs).find(|known| known.id == *run);
+        let declared = known.is_none_or(|known| known.spec.stop.treekill == *tree);
+        ensure(declared, || format!("run {run}: {action:?}"))?;
+    }
+    Ok(())
 }

@@ -29,6 +29,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
         width: ctx.console.width,
         now_ms: musher_os::clock::now().wall.0,
         local_env: ctx.caller.env(),
+        group_of: &musher_os::cgroup::run_group_name,
     };
     let text: String = found
         .iter()

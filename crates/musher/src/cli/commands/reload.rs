@@ -11,6 +11,7 @@ const LOCK_TIMEOUT_MS: i64 = 30_000;
 
 /// Reloads the targets under the reload lock.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
+    ctx.console.data_only = ctx.parsed.has("json");
     take_lock(ctx)?;
     let outcome = ctx
         .parsed

@@ -26,7 +26,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     }
     for id in &ids[..ids.len().saturating_sub(wanted)] {
         let action = Action {
-            method: "deleteProcessId",
+            method: "musherRetire",
             event: "delete",
             target: &id.to_string(),
             env: None,

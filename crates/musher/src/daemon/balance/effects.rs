@@ -4,12 +4,12 @@
 //! consequences; they are carried out in the order given before anything else
 //! is read.
 
-use super::BalanceEvent;
 use super::channel::Writable;
 use super::names::{self, ListenerName};
 use super::socket::{Listener, errno_of, make, name_of, now, path_of};
 use super::spread::Chooser;
 use super::thread::{CHANNEL, LISTENER, Thread, token};
+use super::{BalanceEvent, Probed};
 use musher_core::cluster::message::{SocketOptions, ToWorker};
 use musher_core::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
@@ -77,9 +77,20 @@ impl Thread {
                 self.close_socket(socket);
             }
             ClusterAction::Look { connection } => self.look(connection),
+            ClusterAction::Probed {
+                connection,
+                is_taken,
+            } => {
+                let probed = match is_taken {
+                    true => Probed::Taken,
+                    false => Probed::Closed,
+                };
+                self.answer_probe(connection, probed);
+            }
             ClusterAction::CloseConnection { connection } => {
                 self.stop_looking(connection);
                 self.connections.remove(&connection);
+                self.probes.remove(&connection);
             }
             ClusterAction::Send {
                 run,
@@ -88,6 +99,9 @@ impl Thread {
             } => self.send(run, &message, carried),
             ClusterAction::Tell { run, message } => {
                 (self.on_event)(BalanceEvent::Said { run, message });
+            }
+            ClusterAction::Collected { run, collected } => {
+                (self.on_event)(BalanceEvent::Collected { run, collected });
             }
             ClusterAction::KeepTicket { app, key, data } => {
                 let name = names::write_ticket(&app, &key);
@@ -185,12 +199,18 @@ impl Thread {
 
     /// A connection was accepted.
     pub(super) fn took(&mut self, socket: SocketId, fd: OwnedFd) {
-        self.last_connection += 1;
-        let connection = ConnectionId(self.last_connection);
-        self.connections.insert(connection, Arc::new(fd));
+        let connection = self.take_connection(fd);
         let mut out = Vec::new();
         self.primary.accepted(socket, connection, now(), &mut out);
         self.actions.extend(out);
+    }
+
+    /// Gives a connection its id.
+    pub(super) fn take_connection(&mut self, fd: OwnedFd) -> ConnectionId {
+        self.last_connection += 1;
+        let connection = ConnectionId(self.last_connection);
+        self.connections.insert(connection, Arc::new(fd));
+        connection
     }
 
     fn pause(&mut self, socket: SocketId) {

@@ -87,11 +87,11 @@ pub(crate) fn parse_ticket(name: &str) -> Option<(AppKey, Key)> {
     Some((app, Key(unescape(key))))
 }
 
-fn escape(part: &str) -> String {
+pub(crate) fn escape(part: &str) -> String {
     part.replace('%', "%25").replace('/', "%2F")
 }
 
-fn unescape(part: &str) -> String {
+pub(crate) fn unescape(part: &str) -> String {
     part.replace("%2F", "/").replace("%25", "%")
 }
 

@@ -3,11 +3,15 @@
 //! Every case runs in every mode of balancing. The program is `node` of PATH,
 //! or what `MUSHER_TEST_NODE` names.
 
+mod drain;
 mod house;
 mod queues;
 
+use crate::daemon::balance::Probed;
 use house::{ALL, House, free_port, get, get_unix};
 use musher_core::app::Balance;
+use musher_core::cluster::probing::{Refusal, UNTAKEN_LIMIT};
+use musher_core::exit::Signal;
 use musher_core::supervisor::action::Channel;
 use musher_core::supervisor::event::AppMessage;
 use std::collections::BTreeMap;
@@ -438,6 +442,83 @@ fn a_later_daemon_takes_sockets_and_workers_over() {
         // the killed worker had.
         assert!(failures.len() <= 6, "{balance:?}: {failures:?}");
     }
+}
+
+#[test]
+fn a_probe_is_answered_by_the_worker_it_asks() {
+    for balance in ALL {
+        let mut house = House::new(balance, "http");
+        let runs = house.start_many(3);
+        for run in &runs {
+            house.wait_listening(*run);
+        }
+        for port in [house.port, 0, house.port] {
+            for run in &runs {
+                let pid = house.pid_of(*run).to_string();
+                assert_eq!(house.probe(*run, port), Ok(pid), "{balance:?}");
+            }
+        }
+        let unknown = Probed::Refused(Refusal::Unknown);
+        assert_eq!(house.probe(runs[0], free_port()), Err(Some(unknown)));
+        // A later daemon asks them as well.
+        house.replace_daemon();
+        let pid = house.pid_of(runs[1]).to_string();
+        assert_eq!(house.probe(runs[1], house.port), Ok(pid), "{balance:?}");
+        // Nobody else answers for one that is gone.
+        let run = runs[2];
+        house.kill(run);
+        assert_eq!(
+            house.probe(run, house.port),
+            Err(Some(Probed::Refused(Refusal::Gone)))
+        );
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_takes_no_probe_and_answers_when_it_goes_on() {
+    for balance in ALL {
+        let mut house = House::new(balance, "http");
+        let runs = house.start_many(2);
+        for run in &runs {
+            house.wait_listening(*run);
+        }
+        let pid = house.pid_of(runs[0]);
+        house.signal(runs[0], Signal(19));
+        let waiting: Vec<_> = (0..UNTAKEN_LIMIT)
+            .map(|_| house.begin_probe(runs[0], house.port))
+            .collect();
+        // They are refused beyond the limit, so all before were sent.
+        let stuck = Probed::Refused(Refusal::Stuck);
+        assert_eq!(house.probe(runs[0], house.port), Err(Some(stuck)));
+        let other = house.pid_of(runs[1]).to_string();
+        assert_eq!(house.probe(runs[1], house.port), Ok(other), "{balance:?}");
+        house.signal(runs[0], Signal(18));
+        for probe in waiting {
+            assert_eq!(probe.end(), Ok(pid.to_string()), "{balance:?}");
+        }
+        assert_eq!(house.probe(runs[0], house.port), Ok(pid.to_string()));
+    }
+}
+
+#[test]
+fn a_probe_of_a_hung_worker_ends_with_the_worker() {
+    let mut house = House::new(Balance::Even, "http");
+    let run = house.start_many(1)[0];
+    house.wait_listening(run);
+    house.signal(run, Signal(19));
+    let waiting = house.begin_probe(run, house.port);
+    house.kill(run);
+    assert_eq!(waiting.end(), Err(None));
+}
+
+#[test]
+fn a_worker_that_binds_by_itself_has_no_port_of_mushers() {
+    let mut house = House::new(Balance::Even, "exclusive");
+    let run = house.start(0);
+    house.wait_raw(run, "exclusive");
+    let refused = |refusal| Err(Some(Probed::Refused(refusal)));
+    assert_eq!(house.probe(run, house.port), refused(Refusal::Unknown));
+    assert_eq!(house.probe(run, 0), refused(Refusal::NotListening));
 }
 
 #[test]

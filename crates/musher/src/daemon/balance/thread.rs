@@ -6,7 +6,7 @@ use super::measure::Gauge;
 use super::names::{self, ListenerName};
 use super::socket::{Listener, name_of, now, path_of};
 use super::spread::Chooser;
-use super::{Answer, BalanceEvent, Child, Command};
+use super::{Answer, BalanceEvent, Child, Command, Probe, Probed};
 use musher_core::cluster::message::{FromWorker, SocketOptions};
 use musher_core::cluster::{ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use tokio::sync::oneshot;
 
 /// A descriptor that waits in send queues while others hold it too.
 pub(crate) type Shared = Arc<OwnedFd>;
@@ -48,6 +49,8 @@ pub(super) struct Thread {
     pub(super) connections: HashMap<ConnectionId, Shared>,
     /// Those that are registered with epoll until it is known whose they are.
     pub(super) looking: HashSet<ConnectionId>,
+    /// Who is told what became of a probe's connection.
+    pub(super) probes: HashMap<ConnectionId, oneshot::Sender<Probed>>,
     pub(super) last_connection: u64,
     /// Sockets not watched after a failed accept, and until when.
     pub(super) paused: VecDeque<(Mono, SocketId)>,
@@ -81,6 +84,7 @@ impl Thread {
             listeners: HashMap::new(),
             connections: HashMap::new(),
             looking: HashSet::new(),
+            probes: HashMap::new(),
             last_connection: 0,
             paused: VecDeque::new(),
             actions: VecDeque::new(),
@@ -160,6 +164,7 @@ impl Thread {
     fn take_commands(&mut self) -> bool {
         loop {
             match self.inbox.try_recv() {
+                Ok(Command::End) => return false,
                 Ok(command) => self.obey(command),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
@@ -191,6 +196,14 @@ impl Thread {
                 }
             }
             Command::Detach(run) => self.decide(|primary, out| primary.detach(run, now, out)),
+            Command::Drain {
+                run,
+                limit,
+                websockets,
+            } => self.decide(|primary, out| primary.drain(run, limit, websockets, now, out)),
+            Command::Collect { run, id } => {
+                self.decide(|primary, out| primary.collect(run, id, out));
+            }
             Command::Forget(run) => self.forget(run),
             Command::Overview(Answer(answer)) => answer(self.overview()),
             Command::Suspend { run, suspended } => {
@@ -202,11 +215,39 @@ impl Thread {
             Command::RestoreListener { name, fd } => self.restore_listener(name, fd),
             Command::RestoreWorker { child, keys } => self.restore_worker(child, keys),
             Command::ParkAll { round } => self.park_all(round),
+            Command::Probe(probe) => self.probe(probe),
+            Command::End => {}
             Command::RestoreTicket { name, data } => {
                 if let Some((app, key)) = names::parse_ticket(&name) {
                     self.primary.restore_ticket(app, key, data);
                 }
             }
+        }
+    }
+
+    fn probe(&mut self, probe: Probe) {
+        let Probe {
+            run,
+            port,
+            fd,
+            answer,
+        } = probe;
+        self.last_connection += 1;
+        let connection = ConnectionId(self.last_connection);
+        self.connections.insert(connection, Arc::new(fd));
+        let mut result = Ok(());
+        self.probes.insert(connection, answer);
+        self.decide(|primary, out| result = primary.probe(run, port, connection, out));
+        if let Err(refusal) = result {
+            self.connections.remove(&connection);
+            self.answer_probe(connection, Probed::Refused(refusal));
+        }
+    }
+
+    pub(super) fn answer_probe(&mut self, connection: ConnectionId, probed: Probed) {
+        if let Some(answer) = self.probes.remove(&connection) {
+            // Nobody waits any more: its time was up.
+            let _ = answer.send(probed);
         }
     }
 
@@ -322,11 +363,25 @@ impl Thread {
                 }
                 Line::Internal { message, bun } => {
                     link.bun |= bun;
-                    // User-level sockets have no use here; the copy is closed.
-                    let arrived = message == FromWorker::Handle && link.take_fd().is_some();
-                    let now = now();
-                    self.decide(|p, out| p.on_message(run, message, arrived, now, out));
+                    self.on_internal(run, message);
                 }
+            }
+        }
+    }
+
+    fn on_internal(&mut self, run: Incarnation, message: FromWorker) {
+        let carries = matches!(message, FromWorker::Handle | FromWorker::HandOver(_));
+        let link = self.links.get_mut(&run).filter(|_| carries);
+        let fd = link.and_then(Link::take_fd);
+        match (message, fd) {
+            (FromWorker::HandOver(place), Some(fd)) => {
+                let connection = self.take_connection(fd);
+                self.decide(|p, out| p.handed_over(run, connection, &place, now(), out));
+            }
+            // User-level sockets have no use here; the copy is closed.
+            (message, fd) => {
+                let arrived = fd.is_some();
+                self.decide(|p, out| p.on_message(run, message, arrived, now(), out));
             }
         }
     }

@@ -1,12 +1,13 @@
 //! A small daemon for the tests: spawns apps, collects events, waits.
 
-use crate::daemon::balance::{BalanceEvent, Balancer, Child};
+use crate::daemon::balance::{BalanceEvent, Balancer, Child, Probed};
+use musher_core::app::agent::{NODE_OPTIONS, with_agent};
 use musher_core::app::{Balance, Sticky};
 use musher_core::cluster::takeover_seq;
 use musher_core::exit::Signal;
 use musher_core::id::Incarnation;
 use musher_core::supervisor::action::{AppKey, Channel, Output, SpawnPlan};
-use musher_core::supervisor::event::AppMessage;
+use musher_core::supervisor::event::{AppMessage, Drained};
 use musher_os::fd::{self, Blocking};
 use musher_os::spawn::{Spawned, Stdio, spawn};
 use serde_json::Value;
@@ -37,6 +38,8 @@ pub(super) struct House {
     pub(super) port: u16,
     pub(super) channel: Channel,
     pub(super) sticky: Option<Sticky>,
+    /// Workers are started with the agent.
+    pub(super) agent: bool,
     balance: Balance,
     case: &'static str,
     dir: TempDir,
@@ -59,6 +62,7 @@ impl House {
             port: free_port(),
             channel: Channel::Worker,
             sticky: None,
+            agent: false,
             balance,
             case,
             dir: TempDir::new().unwrap(),
@@ -110,7 +114,7 @@ impl House {
             stderr: output.into(),
             channel: Some(theirs),
         };
-        let process = spawn(&self.plan(run, slot), &[], stdio).unwrap();
+        let process = spawn(&self.plan(run, slot), &[], None, stdio).unwrap();
         let channel = fd::dup(&ours).unwrap();
         self.balancer().add(self.child(run, slot, ours));
         self.children.insert(
@@ -152,6 +156,12 @@ impl House {
         if self.channel == Channel::Worker {
             env.push(text("NODE_UNIQUE_ID", run.to_string()));
         }
+        if self.agent {
+            let path = self.dir.path().join("agent-0a.cjs");
+            std::fs::write(&path, crate::agent::SCRIPT).unwrap();
+            let options = with_agent(path.to_str().unwrap(), None);
+            env.push(text(NODE_OPTIONS, options));
+        }
         SpawnPlan {
             app: self.app(),
             slot,
@@ -163,6 +173,7 @@ impl House {
             cwd: apps.into(),
             run_as: None,
             channel: self.channel,
+            listen: Vec::new(),
             output: Output::default(),
             pid_path: String::new(),
             script,
@@ -296,6 +307,26 @@ impl House {
         });
     }
 
+    /// Waits for the end of a drain.
+    pub(super) fn wait_drained(&mut self, run: Incarnation) -> Drained {
+        let mut found = None;
+        self.until("the end of a drain", |house| {
+            found = house.events.iter().find_map(|event| match event {
+                BalanceEvent::Said {
+                    run: who,
+                    message: AppMessage::Drained(drained),
+                } if *who == run => Some(*drained),
+                _ => None,
+            });
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    pub(super) fn n_keys(&self, run: Incarnation) -> usize {
+        self.keys_of(run).len()
+    }
+
     pub(super) fn wait_listening(&mut self, run: Incarnation) {
         self.until("listening", |house| !house.keys_of(run).is_empty());
     }
@@ -314,16 +345,12 @@ impl House {
 
     /// Stops a run as a debugger would.
     pub(super) fn stop(&self, run: Incarnation) {
-        self.signal(run, rustix::process::Signal::STOP);
+        self.signal(run, Signal(19));
     }
 
     /// Lets a stopped run go on.
     pub(super) fn cont(&self, run: Incarnation) {
-        self.signal(run, rustix::process::Signal::CONT);
-    }
-
-    fn signal(&self, run: Incarnation, signal: rustix::process::Signal) {
-        rustix::process::pidfd_send_signal(&self.children[&run].process.pidfd, signal).unwrap();
+        self.signal(run, Signal(18));
     }
 
     /// Returns how often the balance threads of this process gave up the
@@ -348,6 +375,26 @@ impl House {
         n_waits
     }
 
+    /// Hands a connection to a worker, as a probe does.
+    pub(super) fn begin_probe(&self, run: Incarnation, port: u16) -> Probing {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let answer = self.balancer().injector().inject(run, port, theirs.into());
+        Probing { ours, answer }
+    }
+
+    /// Asks a worker; returns its answer, or why there is none.
+    pub(super) fn probe(&self, run: Incarnation, port: u16) -> Result<String, Option<Probed>> {
+        self.begin_probe(run, port).end()
+    }
+
+    pub(super) fn signal(&self, run: Incarnation, signal: Signal) {
+        musher_os::kill::signal(&self.children[&run].process.pidfd, signal).unwrap();
+    }
+
     pub(super) fn pid_of(&self, run: Incarnation) -> u32 {
         self.children[&run].process.pid
     }
@@ -368,6 +415,22 @@ impl House {
 
     pub(super) fn output(&self, run: Incarnation) -> String {
         std::fs::read_to_string(self.dir.path().join(run.to_string())).unwrap_or_default()
+    }
+}
+
+/// A question on its way.
+pub(super) struct Probing {
+    ours: TcpStream,
+    answer: tokio::sync::oneshot::Receiver<Probed>,
+}
+
+impl Probing {
+    pub(super) fn end(self) -> Result<String, Option<Probed>> {
+        match self.answer.blocking_recv() {
+            Ok(Probed::Taken) => Ok(ask(self.ours).unwrap()),
+            Ok(other) => Err(Some(other)),
+            Err(_) => Err(None),
+        }
     }
 }
 

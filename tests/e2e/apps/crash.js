@@ -1,0 +1,3 @@
+// Ends at once with exit code 1.
+console.error('about to fail');
+process.exit(1);
