@@ -6,7 +6,7 @@ mod world;
 
 use super::*;
 use crate::supervisor::action::Channel;
-use message::{Kind, Query};
+use message::{Kind, Query, SocketOptions};
 use probing::Refusal;
 use proptest::prelude::*;
 use std::collections::BTreeMap;

@@ -618,10 +618,8 @@ impl World {
             } => {
                 let port = self.sockets[&socket].port;
                 let at_port = |other: &&FakeSocket| other.port == port;
-                assert_eq!(
-                    self.sockets.values().filter(at_port).count(),
-                    n_sockets as usize
-                );
+                // A socket of a later decision may exist by then.
+                assert!(self.sockets.values().filter(at_port).count() >= n_sockets as usize);
                 assert!(live.iter().all(|index| *index < n_sockets));
                 self.live.insert(port, live);
             }
