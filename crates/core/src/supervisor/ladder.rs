@@ -70,9 +70,11 @@ fn ask(run: &mut Run, ctx: &mut Ctx<'_>) {
         signal,
         tree: stop.treekill,
     });
-    let exited = match &run.phase {
-        Phase::Stopping(stopping) => stopping.exited,
-        Phase::Spawning | Phase::Launching { .. } | Phase::Online { .. } => None,
+    // A daemon that took over watches a draining run from the start: it is told
+    // only once that the tree is gone, perhaps before the exit.
+    let (exited, tree_gone) = match &run.phase {
+        Phase::Stopping(stopping) => (stopping.exited, stopping.tree_gone),
+        Phase::Spawning | Phase::Launching { .. } | Phase::Online { .. } => (None, false),
     };
     run.phase = Phase::Stopping(Stopping {
         rung: Rung::Asked {
@@ -80,7 +82,7 @@ fn ask(run: &mut Run, ctx: &mut Ctx<'_>) {
             kill_at: ctx.now.mono + stop.kill_timeout.max(Millis(1)),
         },
         exited,
-        tree_gone: false,
+        tree_gone,
     });
 }
 
