@@ -145,6 +145,16 @@ fn what_a_draining_run_leaves_behind_when_it_ends_is_ended_too() {
 }
 
 #[test]
+fn a_draining_run_whose_tree_was_gone_first_is_over_when_it_ends() {
+    let mut story = draining();
+    story.tree_gone(1, &[]);
+    #[rustfmt::skip]
+    story.exited(1, ExitStatus::Code(0), &[
+        "kill 1 SIGINT", "emit exit 0 online", "forget 1", "reply 2 online",
+    ]);
+}
+
+#[test]
 fn a_stop_does_not_wait_for_a_drain() {
     let mut story = draining();
     let superseded = "refuse 2 superseded: stop was asked for process id 0 before this reload was \

@@ -87,7 +87,7 @@ impl Rolls {
             has_failed: false,
             moved: before
                 .values()
-                .filter(|p| p.runs().any(Run::is_stopping))
+                .filter(|p| p.second.is_some() || p.runs().any(Run::is_stopping))
                 .map(|p| p.pm_id)
                 .collect(),
             wanted: before
