@@ -28,6 +28,7 @@ pub(crate) mod sample;
 mod saved;
 mod scout;
 mod settings;
+mod stdio;
 pub(crate) mod store;
 mod takeover;
 pub(crate) mod tree;
@@ -114,6 +115,8 @@ fn serve(paths: Paths, keeper_fd: Option<i32>) -> anyhow::Result<()> {
     local.block_on(&runtime, async move {
         let (mut hub, mut inbox, doors) = takeover::set_up(paths, keeper_fd, signals)?;
         hub.resume();
+        // What no process names was left by a former daemon.
+        hub.release_all_sockets();
         doors.open(&hub);
         turn(&mut hub, &mut inbox).await;
         doors.close(hub);

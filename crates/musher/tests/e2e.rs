@@ -30,6 +30,8 @@ mod listen;
 mod logs;
 #[path = "e2e/oom.rs"]
 mod oom;
+#[path = "e2e/probes.rs"]
+mod probes;
 #[path = "e2e/programs.rs"]
 mod programs;
 #[path = "e2e/releases.rs"]

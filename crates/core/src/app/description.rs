@@ -149,29 +149,20 @@ pub fn spec(
         Some(_) => reader.absolute(&["pm_cwd", "cwd"]),
         None => parent(&script).to_owned(),
     };
-    let name = reader
-        .text("name")
-        .unwrap_or_else(|| super::interpreter::base_name(&script).to_owned());
-    if name.is_empty() {
-        reader.mistake("name", "an app needs a name");
-    }
+    let name = name(&mut reader, &script);
     let mode = reader.mode();
     let objects = objects::read(description, mode);
     reader.mistakes.extend(objects.mistakes);
     let mut spec = AppSpec {
         name,
-        namespace: reader
-            .text("namespace")
-            .unwrap_or_else(|| "default".to_owned()),
+        namespace: reader.text_or("namespace", "default"),
         interpreter: reader.interpreter(),
         args: reader.words("args"),
         interpreter_args: reader.words("node_args"),
         mode,
         n_instances: reader.instances(defaults.cpu_count),
         env: Arc::new(reader.env()),
-        instance_var: reader
-            .text("instance_var")
-            .unwrap_or_else(|| "NODE_APP_INSTANCE".to_owned()),
+        instance_var: reader.text_or("instance_var", "NODE_APP_INSTANCE"),
         increment_var: reader.text("increment_var"),
         logs: reader.logs(),
         pid_file: reader.text("pm_pid_path").unwrap_or_default(),
@@ -193,9 +184,7 @@ pub fn spec(
         release: release(description),
         autostart: reader.switch("autostart", true),
         is_module: reader.switch("pmx_module", false),
-        unique_id: reader
-            .text("unique_id")
-            .unwrap_or_else(|| defaults.unique_id.clone()),
+        unique_id: reader.text_or("unique_id", &defaults.unique_id),
         declared: Arc::default(),
         script,
         cwd,
@@ -208,6 +197,16 @@ pub fn spec(
     }
     spec.declared = Arc::new(declared(description, &spec));
     Ok(spec)
+}
+
+fn name(reader: &mut Reader<'_>, script: &str) -> String {
+    let name = reader
+        .text("name")
+        .unwrap_or_else(|| super::interpreter::base_name(script).to_owned());
+    if name.is_empty() {
+        reader.mistake("name", "an app needs a name");
+    }
+    name
 }
 
 /// Returns `spec` after a restart's changes.

@@ -27,10 +27,8 @@ const SEND_ANYWAY = 12;
 const LAG_RESOLUTION = 50;
 // Latencies of one look; where there are more requests, every n-th is timed.
 const MAX_TIMED = 512;
-// Requests a second from which on only a part of each look is counted, and
-// that part, milliseconds.
-const BUSY_RATE = 250;
-const BUSY_SAMPLE = 250;
+// Requests of one look that are counted; with more, the next minute rests.
+const MAX_COUNTED = 4096;
 // From one sweep of a drain to the next, milliseconds, and how many times its
 // own cost a sweep has to wait.
 const SWEEP_EVERY = 25;
@@ -185,8 +183,9 @@ function countCollections() {
 }
 
 // Requests per minute, median and 95th percentile of their latency in ms.
-// Being told of a request costs about a microsecond: where there are many, a
-// part of the time stands for the whole.
+// Beginning and ceasing to listen makes V8 compile the hot path again, a few
+// percent if it were done at each look: where there are many requests, a few
+// thousand stand for those of a minute.
 function countRequests() {
   const channels = require('diagnostics_channel');
   const clock = require('perf_hooks').performance;
@@ -197,19 +196,23 @@ function countRequests() {
   let n_started = 0;
   let n_finished = 0;
   let stride = 1;
-  // Since when requests are counted; how long they were, once that is over.
-  let since = clock.now();
-  let counted = 0;
-  let isBusy = false;
+  let since;
+  let counted;
+  let figures;
+  let n_resting = 0;
 
   function onStart(event) {
     n_started += 1;
-    if (n_started % stride === 0) started.set(event.request, clock.now());
+    if (n_started % stride === 0 && n_started < stride * MAX_TIMED) {
+      started.set(event.request, clock.now());
+    }
   }
   function onFinish(event) {
     n_finished += 1;
     const at = started.get(event.request);
-    if (at !== undefined && timed.length < MAX_TIMED) timed.push(clock.now() - at);
+    if (at !== undefined) timed.push(clock.now() - at);
+    // Not from within the channel that is told.
+    if (n_finished === MAX_COUNTED) setImmediate(quietly(stop));
   }
   function listen() {
     since = clock.now();
@@ -226,29 +229,34 @@ function countRequests() {
 
   listen();
   return function () {
-    stop();
-    const rate = n_finished * 1000 / counted;
-    isBusy = rate > BUSY_RATE;
-    stride = Math.max(1, Math.ceil(n_started / MAX_TIMED));
-    const isFirst = rates.length === 0 && n_finished === 0;
-    if (!isFirst) rates.push(rate);
+    if (n_resting > 0) {
+      n_resting -= 1;
+      if (n_resting === 0) listen();
+      return figures;
+    }
+    const isBusy = n_finished >= MAX_COUNTED;
+    if (isBusy) stop();
+    else counted = Math.max(1, clock.now() - since);
+    if (isBusy) rates.length = 0;
+    if (rates.length > 0 || n_finished > 0) rates.push(n_finished * 1000 / counted);
     if (rates.length > LOOKS_PER_MINUTE) rates.shift();
     if (timed.length > 0) {
       timed.sort(function (a, b) { return a - b; });
       latencies = [0.5, 0.95].map(function (part) {
-        return rounded(timed[Math.min(timed.length - 1, Math.floor(timed.length * part))]);
+        return rounded(timed[Math.floor(timed.length * part)]);
       });
     }
+    stride = Math.max(1, Math.ceil(n_started / MAX_TIMED));
     n_started = 0;
     n_finished = 0;
     timed = [];
-    listen();
-    if (isBusy) later(BUSY_SAMPLE, stop);
+    since = clock.now();
+    counted = 0;
+    if (isBusy) n_resting = LOOKS_PER_MINUTE;
     if (!latencies) return undefined;
     const sum = rates.reduce(function (a, b) { return a + b; }, 0);
-    // The looks of this minute, as far as it has gone.
-    const perMinute = sum * (LOOK_EVERY / 1000) * LOOKS_PER_MINUTE / rates.length;
-    return [Math.round(perMinute), latencies[0], latencies[1]];
+    figures = [Math.round(60 * sum / rates.length), latencies[0], latencies[1]];
+    return figures;
   };
 }
 

@@ -302,7 +302,7 @@ mod tests {
                 "node_args": [], "max_memory_restart": 209_715_200, "restart_time": 1,
                 "created_at": 1_795_374_952_432_i64, "env": {"NODE_ENV": "test"},
                 "axm_actions": [{"action_name": "km:heapdump"}],
-                "axm_monitor": {"Heap Size": {"value": "6.23", "unit": "MiB"}}, "listen": [80],
+                "axm_monitor": {"Heap Size": {"value": "6.23", "unit": "MiB"}}, "schedule": [80],
             },
         });
         let text = describe(
@@ -355,7 +355,7 @@ mod tests {
             "│ created at         │ 2026-11-22T19:15:52.432Z │",
             "│ Heap Size │ 6.23 MiB │",
             " Trigger via: pm2 trigger bb <action_name>",
-            "│ without effect     │ listen                   │",
+            "│ without effect     │ schedule                 │",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

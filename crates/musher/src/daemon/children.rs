@@ -8,16 +8,16 @@ use super::marks::Marks;
 use super::package::package_version;
 use super::readable::readable;
 use super::scout::Scout;
+use super::stdio::{Ends, channel_env, pipes};
 use super::tree::{Ending, Scope, wait, wait_by_looking};
 use musher_core::app::Place;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId};
-use musher_core::supervisor::{Channel, Event, Oom, SpawnFailure, SpawnPlan};
+use musher_core::supervisor::{Event, Oom, SpawnFailure, SpawnPlan};
 use musher_os::cgroup::RunGroup;
-use musher_os::fd::{self, Blocking};
 use musher_os::kill::{Lineage, MARK, Member};
 use musher_os::oom;
-use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Stdio, Step};
+use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Step};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -30,11 +30,6 @@ use tokio::sync::oneshot;
 /// How long the exit status of an adopted process is waited for after its end:
 /// the keeper reaps it at about the same moment.
 const ADOPTED_STATUS_WAIT: Duration = Duration::from_millis(1000);
-/// Descriptor of the first socket of an app, or of its channel where it has none:
-/// SD_LISTEN_FDS_START of sd_listen_fds(3).
-const FIRST_SOCKET: usize = 3;
-/// Size asked for the output pipes: room for a burst while the pump is busy.
-const PIPE_BYTES: usize = 1 << 20;
 
 /// A living run.
 pub(crate) struct Child {
@@ -58,18 +53,6 @@ pub(crate) struct Child {
     ending: Option<Ending>,
     /// `TreeGone` is owed.
     is_watched: bool,
-}
-
-/// The manager's ends of a run's descriptors: all of them after a spawn, and
-/// after a takeover those that were kept.
-#[derive(Default)]
-pub(crate) struct Ends {
-    /// Read end of its stdout.
-    pub out: Option<OwnedFd>,
-    /// Read end of its stderr.
-    pub err: Option<OwnedFd>,
-    /// Our end of its IPC channel.
-    pub channel: Option<OwnedFd>,
 }
 
 /// All living runs.
@@ -133,7 +116,7 @@ impl Children {
                 },
             )
         })?;
-        let mut extra = channel_env(run, plan.channel, FIRST_SOCKET + sockets.len());
+        let mut extra = channel_env(run, plan.channel, sockets.len());
         let mark = self.marks.of(run);
         extra.push((MARK.to_owned(), mark.clone()));
         let group = self.marks.make_group(run);
@@ -459,48 +442,4 @@ fn failed(run: Incarnation, error: &SpawnError) -> Box<Event> {
         reason: error.to_string(),
         kind,
     })
-}
-
-fn pipes() -> io::Result<(Stdio, Ends, OwnedFd)> {
-    let (stdin, stdin_ours) = fd::pipe()?;
-    let (out, stdout) = fd::pipe()?;
-    let (err, stderr) = fd::pipe()?;
-    fd::set_blocking(&stdin_ours, Blocking::NeverWaits)?;
-    for ours in [&out, &err] {
-        fd::set_blocking(ours, Blocking::NeverWaits)?;
-        // Best effort: the limit for unprivileged users is shared (pipe(7)).
-        let _ = fd::set_pipe_size(ours, PIPE_BYTES);
-    }
-    let (ours, theirs) = fd::socketpair(Blocking::NeverWaits)?;
-    let stdio = Stdio {
-        stdin,
-        stdout,
-        stderr,
-        channel: Some(theirs),
-    };
-    Ok((
-        stdio,
-        Ends {
-            out: Some(out),
-            err: Some(err),
-            channel: Some(ours),
-        },
-        stdin_ours,
-    ))
-}
-
-/// Variables of Node's IPC channel on a descriptor (`NODE_UNIQUE_ID` makes a cluster worker).
-fn channel_env(run: Incarnation, channel: Channel, fd: usize) -> Vec<(String, String)> {
-    let mut env = vec![
-        ("NODE_CHANNEL_FD".to_owned(), fd.to_string()),
-        (
-            "NODE_CHANNEL_SERIALIZATION_MODE".to_owned(),
-            "json".to_owned(),
-        ),
-    ];
-    match channel {
-        Channel::Fork => {}
-        Channel::Worker => env.push(("NODE_UNIQUE_ID".to_owned(), run.to_string())),
-    }
-    env
 }

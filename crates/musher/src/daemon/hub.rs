@@ -7,7 +7,7 @@
 use super::activation::Activation;
 use super::balance::{self, Balancer};
 use super::bus::Bus;
-use super::children::{Child, Children, Ends};
+use super::children::{Child, Children};
 use super::garbage::Garbage;
 use super::journal;
 use super::keeping::Keeping;
@@ -16,6 +16,7 @@ use super::persist;
 use super::probe::Prober;
 use super::rpc::ReplyTo;
 use super::sample::Sampler;
+use super::stdio::Ends;
 use super::store::Store;
 use super::store::history::Entry;
 use super::tree::Scope;

@@ -8,7 +8,7 @@
 use super::balance::{BalanceEvent, Balancer};
 use super::bus::Bus;
 use super::calendar::LocalCalendar;
-use super::children::{Children, Ends};
+use super::children::Children;
 use super::doors::Doors;
 use super::hub::{ERR, Hub, IN, IPC, OUT, Parts, parked_name};
 use super::keeping::Keeping;
@@ -16,6 +16,7 @@ use super::logs::{LogError, LogEvent, LogPump};
 use super::marks::Marks;
 use super::readable::readable;
 use super::scout::Scout;
+use super::stdio::Ends;
 use super::store::{Loaded, Store};
 use super::tree::{Ending, Scope};
 use super::{Inbox, journal, persist, settings};
@@ -115,7 +116,6 @@ pub(crate) fn set_up(
     reconnect(&mut hub, parked, loaded.tickets);
     hub.mourn(restored.exits, ended);
     hub.start_lost(loaded.set_aside.as_deref(), loaded.records.len());
-    hub.release_all_sockets();
     let inbox = Inbox {
         children: children_inbox,
         balance: balance_inbox,

@@ -94,9 +94,9 @@ fn listen(
     }
     let mut out: Vec<ListenSpec> = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        let path = match value {
-            Value::Array(_) => format!("listen[{index}]"),
-            _ => "listen".to_owned(),
+        let path = match value.is_array() {
+            true => format!("listen[{index}]"),
+            false => "listen".to_owned(),
         };
         let Some(spec) = listen_item(&path, item, mistakes) else {
             continue;
@@ -136,15 +136,17 @@ fn listen_item(path: &str, item: &Value, mistakes: &mut Vec<ConfigError>) -> Opt
             out.finish();
             (name, at?)
         }
-        item => match address(item) {
-            Some(at) => (None, at),
-            None => {
-                let not = super::reader::brief(item);
-                let message = format!("`{path}` must be {expected}, not {not}");
-                mistakes.push(ConfigError::error(path, message));
-                return None;
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            match address(item) {
+                Some(at) => (None, at),
+                None => {
+                    let not = super::reader::brief(item);
+                    let message = format!("`{path}` must be {expected}, not {not}");
+                    mistakes.push(ConfigError::error(path, message));
+                    return None;
+                }
             }
-        },
+        }
     };
     Some(ListenSpec {
         name: name.unwrap_or_else(|| ListenSpec::UNNAMED.to_owned()),

@@ -121,7 +121,7 @@ fn check(kind: ProbeKind, object: &mut Object<'_>, has_port: bool) -> Option<Che
         return None;
     }
     let mistakes = &mut *object.mistakes;
-    let found = match (http, tcp, exec) {
+    match (http, tcp, exec) {
         (Some((key, value)), None, None) => {
             let path = path_of(name, key);
             http_check(&path, value, has_port, mistakes).map(Check::Http)
@@ -141,8 +141,7 @@ fn check(kind: ProbeKind, object: &mut Object<'_>, has_port: bool) -> Option<Che
             mistakes.push(ConfigError::error(name, message));
             None
         }
-    };
-    found
+    }
 }
 
 fn http_check(

@@ -42,6 +42,10 @@ impl Reader<'_> {
         read
     }
 
+    pub(super) fn text_or(&mut self, key: &str, default: &str) -> String {
+        self.text(key).unwrap_or_else(|| default.to_owned())
+    }
+
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
         let text = self
             .read(key, "a text", value::text)

@@ -22,6 +22,8 @@ use tokio::sync::oneshot;
 
 /// How much of the end of the output is kept, bytes.
 const KEPT: usize = 4096;
+/// Reads of what is left when it has ended: a full pipe and more.
+const MAX_RESTS: u32 = 512;
 /// Longest last line that is told, characters.
 const MAX_LINE: usize = 300;
 
@@ -74,13 +76,15 @@ struct Command<'a> {
     pidfd: Rc<OwnedFd>,
     exec_pipe: Option<OwnedFd>,
     output: Option<OwnedFd>,
+    /// The same pipe, for what is in it when the command has ended.
+    rest: OwnedFd,
     kept: Vec<u8>,
     is_reaped: bool,
 }
 
 impl Command<'_> {
     fn start(plan: &SpawnPlan) -> Result<Command<'_>, SpawnError> {
-        let (stdio, output) = stdio().map_err(|error| SpawnError {
+        let (stdio, output, rest) = stdio().map_err(|error| SpawnError {
             step: Step::Pipe,
             errno: error.raw_os_error().unwrap_or(0),
             subject: plan.program.clone(),
@@ -98,6 +102,7 @@ impl Command<'_> {
             pidfd: Rc::new(pidfd),
             exec_pipe: Some(exec_pipe),
             output: Some(output),
+            rest,
             kept: Vec::new(),
             is_reaped: false,
         })
@@ -109,7 +114,7 @@ impl Command<'_> {
             Some(pipe) => exec_outcome(pipe).await,
             None => ExecOutcome::Executed,
         };
-        let status = self.to_end().await;
+        let status = self.finish().await;
         match exec {
             ExecOutcome::Executed => Ok(status),
             ExecOutcome::Failed { step, errno } => Err(SpawnError::of_child(step, errno, plan)),
@@ -117,7 +122,7 @@ impl Command<'_> {
     }
 
     /// Reads its output until it has ended.
-    async fn to_end(&mut self) -> ExitStatus {
+    async fn finish(&mut self) -> ExitStatus {
         let pidfd = Rc::clone(&self.pidfd);
         let ended = wait_shared(&pidfd);
         tokio::pin!(ended);
@@ -127,16 +132,29 @@ impl Command<'_> {
                 output = readable(output) => {
                     // Without room in the poller its words are not kept.
                     if let Ok(output) = output
-                        && read_some(&output, &mut self.kept)
+                        && read_some(&output, &mut self.kept) != Read::End
                     {
                         self.output = Some(output);
                     }
                 }
-                () = &mut ended => return self.reap(),
+                () = &mut ended => {
+                    self.read_rest();
+                    return self.reap();
+                }
             }
         }
         ended.await;
         self.reap()
+    }
+
+    /// Takes what it wrote before it ended; its children may go on writing.
+    fn read_rest(&mut self) {
+        for _ in 0..MAX_RESTS {
+            match read_some(&self.rest, &mut self.kept) {
+                Read::Some => {}
+                Read::Nothing | Read::End => return,
+            }
+        }
     }
 
     fn reap(&mut self) -> ExitStatus {
@@ -187,23 +205,31 @@ impl Drop for Command<'_> {
     }
 }
 
-/// Keeps the end of what is there to read. Returns false at the end of it.
-fn read_some(output: &OwnedFd, kept: &mut Vec<u8>) -> bool {
+/// What one look at a pipe gave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Some,
+    Nothing,
+    End,
+}
+
+/// Keeps the end of what is there to read.
+fn read_some(output: &OwnedFd, kept: &mut Vec<u8>) -> Read {
     let mut bytes = [0; KEPT];
     match rustix::io::read(output.as_fd(), &mut bytes) {
-        Ok(0) => false,
+        Ok(0) => Read::End,
         Ok(n_read) => {
             kept.extend(&bytes[..n_read]);
             let n_old = kept.len().saturating_sub(KEPT);
             kept.drain(..n_old);
-            true
+            Read::Some
         }
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => true,
-        Err(_) => false,
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Read::Nothing,
+        Err(_) => Read::End,
     }
 }
 
-fn stdio() -> io::Result<(Stdio, OwnedFd)> {
+fn stdio() -> io::Result<(Stdio, OwnedFd, OwnedFd)> {
     let (output, stdout) = fd::pipe()?;
     fd::set_blocking(&output, Blocking::NeverWaits)?;
     let stdio = Stdio {
@@ -212,5 +238,6 @@ fn stdio() -> io::Result<(Stdio, OwnedFd)> {
         stdout,
         channel: None,
     };
-    Ok((stdio, output))
+    let rest = fd::dup(&output)?;
+    Ok((stdio, output, rest))
 }
