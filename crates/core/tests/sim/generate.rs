@@ -179,10 +179,9 @@ pub(crate) fn app(rng: &mut Rng, swarm: &Swarm) -> AppSpec {
             readiness: some(50),
             liveness: some(50),
         };
-        for probe in [&mut spec.probes.startup, &mut spec.probes.liveness] {
-            if let Some(probe) = probe {
-                probe.success_threshold = 1;
-            }
+        let once = [&mut spec.probes.startup, &mut spec.probes.liveness];
+        for probe in once.into_iter().flatten() {
+            probe.success_threshold = 1;
         }
     }
     spec.reload = ReloadPolicy {
