@@ -102,7 +102,7 @@ fn run(ctx: &mut Context, argv: &[String]) -> u8 {
         // Scripts ask `pm2 --version` which PM2 they talk to.
         ctx.console.line(match ctx.console.style {
             Style::Pm2 => crate::daemon::PM2_VERSION,
-            Style::Musher => env!("CARGO_PKG_VERSION"),
+            Style::Musher => crate::version::own(),
         });
         return 0;
     }

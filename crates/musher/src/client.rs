@@ -2,7 +2,8 @@
 //!
 //! Commands live for milliseconds, so there is no runtime here: a socket, a
 //! buffer and a deadline per wait. Several calls may be in flight on one
-//! connection. It never retries a call: a call may have changed something.
+//! connection. It never retries a call that may have changed something; one that
+//! only reads is asked again of the next daemon if the first one left.
 
 mod launch;
 mod subscriber;
@@ -16,7 +17,7 @@ use musher_core::wire::{amp, axon};
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Longest wait for an answer the daemon has at hand.
@@ -29,6 +30,9 @@ const ACTION_DEADLINE: Duration = Duration::from_secs(3600);
 /// Pause before knocking again at a socket whose queue is full; for
 /// [`READ_DEADLINE`] in all.
 const QUEUE_PAUSE: Duration = Duration::from_millis(2);
+
+/// Pause before a question is asked again of the next daemon.
+const NEXT_DAEMON_PAUSE: Duration = Duration::from_millis(5);
 
 /// Bytes read from the socket at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -71,6 +75,7 @@ pub(crate) struct CallId(u64);
 /// One connection to the daemon.
 #[derive(Debug)]
 pub(crate) struct Client {
+    path: PathBuf,
     stream: UnixStream,
     buffer: BytesMut,
     n_calls: u64,
@@ -83,6 +88,7 @@ impl Client {
     /// The socket is there but may not be used (`EACCES`).
     pub(crate) fn connect(paths: &Paths) -> io::Result<Option<Client>> {
         Ok(open(&paths.rpc_sock)?.map(|stream| Client {
+            path: paths.rpc_sock.clone(),
             stream,
             buffer: BytesMut::new(),
             n_calls: 0,
@@ -94,7 +100,32 @@ impl Client {
     /// # Errors
     /// [`RpcError`].
     pub(crate) fn read(&mut self, method: &str, argument: Value) -> Result<Value, RpcError> {
-        self.call_within(method, &[argument], READ_DEADLINE)
+        self.read_of_any(method, |client| {
+            client.call_within(method, std::slice::from_ref(&argument), READ_DEADLINE)
+        })
+    }
+
+    /// Asks again as long as the daemon leaves and another one comes: reading
+    /// changes nothing.
+    fn read_of_any<T>(
+        &mut self,
+        method: &str,
+        mut ask: impl FnMut(&mut Client) -> Result<T, RpcError>,
+    ) -> Result<T, RpcError> {
+        let deadline = Instant::now() + READ_DEADLINE;
+        loop {
+            match ask(self) {
+                Err(RpcError::Closed { .. }) if Instant::now() < deadline => {
+                    let Some(stream) = open(&self.path)? else {
+                        let method = method.to_owned();
+                        return Err(RpcError::Closed { method });
+                    };
+                    (self.stream, self.buffer) = (stream, BytesMut::new());
+                    std::thread::sleep(NEXT_DAEMON_PAUSE);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// As [`Client::read`], with the answer as the JSON text it came as: a list
@@ -103,7 +134,13 @@ impl Client {
     /// # Errors
     /// [`RpcError`].
     pub(crate) fn read_text(&mut self, method: &str, argument: Value) -> Result<String, RpcError> {
-        let wanted = self.send(method, &[argument])?;
+        self.read_of_any(method, |client| {
+            client.text_once(method, std::slice::from_ref(&argument))
+        })
+    }
+
+    fn text_once(&mut self, method: &str, arguments: &[Value]) -> Result<String, RpcError> {
+        let wanted = self.send(method, arguments)?;
         let deadline = Instant::now() + READ_DEADLINE;
         loop {
             let args = self.next_frame(method, READ_DEADLINE, deadline)?;

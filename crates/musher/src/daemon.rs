@@ -10,6 +10,7 @@ pub(crate) mod balance;
 pub(crate) mod bus;
 pub(crate) mod calendar;
 mod calls;
+mod check;
 pub(crate) mod children;
 mod doors;
 mod garbage;
@@ -19,9 +20,11 @@ mod keeping;
 mod leftovers;
 pub(crate) mod logs;
 mod marks;
+mod orphans;
 mod package;
 mod persist;
 mod probe;
+mod pulse;
 pub(crate) mod readable;
 pub(crate) mod rpc;
 pub(crate) mod sample;
@@ -30,10 +33,13 @@ mod scout;
 mod settings;
 mod stdio;
 pub(crate) mod store;
+mod strangers;
 mod takeover;
 pub(crate) mod tree;
+mod update;
 
 pub(crate) use calls::PM2_VERSION;
+pub(crate) use check::{CHECKED, check};
 
 use crate::paths::Paths;
 use anyhow::Context;
@@ -119,7 +125,10 @@ fn serve(paths: Paths, keeper_fd: Option<i32>) -> anyhow::Result<()> {
         hub.release_all_sockets();
         doors.open(&hub);
         turn(&mut hub, &mut inbox).await;
-        doors.close(hub);
+        match hub.is_leaving && !hub.is_over {
+            true => hub.leave(&mut inbox).await,
+            false => doors.close(hub),
+        }
         Ok(())
     })
 }
@@ -128,7 +137,7 @@ fn serve(paths: Paths, keeper_fd: Option<i32>) -> anyhow::Result<()> {
 async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
     let mut worker = tokio::time::interval(settings::worker_interval());
     worker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while !hub.is_over {
+    while !hub.is_over && !hub.is_leaving {
         let deadline = until_deadline(hub);
         let bus = hub.bus.clone();
         let is_bloated = hub.is_bloated;
@@ -151,6 +160,7 @@ async fn turn(hub: &mut Hub, inbox: &mut Inbox) {
         };
         let is_tick = matches!(wake, Wake::Worker);
         hub.on_wake(wake);
+        hub.go_on_with_update();
         // One line for a whole interval: floods must not flood this log too.
         let n_dropped = if is_tick {
             inbox.n_dropped.swap(0, Ordering::Relaxed)

@@ -1,5 +1,6 @@
 //! Files others read: written aside and renamed, so that nobody sees a half.
 
+use crate::failpoint;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,7 +23,11 @@ pub(crate) fn replace(path: &Path, text: &str, durability: Durability) -> io::Re
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let aside = path.with_file_name(name);
-    let written = write(&aside, text, durability).and_then(|()| fs::rename(&aside, path));
+    let written = write(&aside, text, durability).and_then(|()| {
+        failpoint::hit("replace-before");
+        fs::rename(&aside, path)
+    });
+    failpoint::hit("replace-after");
     if written.is_err() {
         // Half a file is of no use to anybody.
         let _ = fs::remove_file(&aside);

@@ -8,7 +8,7 @@
 //! but [`protocol`], and does not grow: its tables have fixed sizes.
 //!
 //! - Child subreaper: an app whose daemon died becomes the keeper's child, and
-//!   its exit status is told to the next daemon.
+//!   its exit status is told to each next daemon until one has stored it.
 //! - `<home>/keeper.lock` is held as long as the keeper lives. If another
 //!   keeper has it, this one writes [`BUSY`] to its ready pipe and exits 0: the
 //!   starter connects to whoever serves.
@@ -19,6 +19,8 @@
 //!   twice as long each time up to 1 s, from the start again after a life of
 //!   10 s. Only a daemon that never once was ready is given up, after
 //!   [`MAX_FIRST_TRIES`]: then the starter sees the end of the ready pipe.
+//! - A daemon may name another executable and end: that one has one try, and if
+//!   it is not ready in time the one before is started again (see [`choice`]).
 //! - SIGTERM and SIGINT are passed on to the daemon, as soon as it is ready.
 //!   SIGHUP is ignored. A keeper that itself should end is told by the daemon.
 
@@ -35,6 +37,7 @@ use musher_os::signals::{self, SignalReader};
 use musher_os::{kill, reap};
 
 pub(crate) mod args;
+mod choice;
 #[allow(dead_code, reason = "the daemon role is its only user")]
 pub(crate) mod client;
 pub(crate) mod protocol;
@@ -42,8 +45,9 @@ mod running;
 mod table;
 
 pub(crate) use args::KeeperArgs;
+use choice::{Choice, Follow};
 use protocol::{MAX_MESSAGE, ToKeeper};
-use running::Running;
+use running::{Running, Tables};
 use table::{Exits, MAX_EXITS, MAX_PARKED, ParkedFds};
 
 /// Written to the ready pipe when the daemon serves.
@@ -92,6 +96,7 @@ struct Keeper {
     signals: SignalReader,
     parked: ParkedFds,
     exits: Exits,
+    choice: Choice,
     daemon: Daemon,
     backoff: Backoff,
     /// To be passed on when the daemon is ready.
@@ -134,8 +139,10 @@ impl Keeper {
             },
             Some(adopted) => Daemon::Running(Running::adopt(adopted)?),
         };
+        let mut choice = Choice::new(args.exe.clone());
         let ever_ready = matches!(daemon, Daemon::Running(_));
-        if ever_ready {
+        if let Daemon::Running(daemon) = &daemon {
+            choice.is_ready(daemon.pid);
             answer(args.ready.take(), READY);
         }
         Ok(Some(Keeper {
@@ -143,6 +150,7 @@ impl Keeper {
             signals,
             parked: ParkedFds::with_limit(MAX_PARKED),
             exits: Exits::with_limit(MAX_EXITS),
+            choice,
             daemon,
             backoff: Backoff::default(),
             pending_signal: None,
@@ -171,6 +179,7 @@ impl Keeper {
             }
             if let Daemon::Running(daemon) = &mut self.daemon {
                 daemon.speak(&self.parked, &mut self.exits);
+                daemon.kill_if_late();
             }
             self.start_if_due();
         }
@@ -187,13 +196,16 @@ impl Keeper {
             }
             Daemon::Running(daemon) => {
                 let end = (daemon.pidfd.as_fd(), Interest::Read);
+                let late = daemon.deadline;
+                let late = late.map(|at| at.saturating_duration_since(Instant::now()));
+                let limit = at_once.or(late);
                 match &daemon.socket {
                     None => {
-                        fd::wait_for([signals, end], at_once)?;
+                        fd::wait_for([signals, end], limit)?;
                     }
                     Some(socket) => {
                         let words = (socket.as_fd(), daemon.interest(&self.exits));
-                        fd::wait_for([signals, end, words], at_once)?;
+                        fd::wait_for([signals, end, words], limit)?;
                     }
                 }
             }
@@ -261,7 +273,12 @@ impl Keeper {
             match fd::receive(socket.as_fd(), &mut packet, &mut fds) {
                 Ok(received) if received.len > 0 => {
                     if let Some(message) = ToKeeper::decode(&packet[..received.len]) {
-                        daemon.obey(message, fds.pop_front(), &mut self.parked);
+                        let mut tables = Tables {
+                            parked: &mut self.parked,
+                            exits: &mut self.exits,
+                            choice: &mut self.choice,
+                        };
+                        daemon.obey(message, fds.pop_front(), &mut tables);
                     }
                     fds.clear();
                 }
@@ -287,7 +304,10 @@ impl Keeper {
         if daemon.is_quitting {
             return Some(ExitCode::SUCCESS);
         }
-        daemon.explain_end(status, &self.args.exe);
+        let why = daemon.explain_end(status, self.choice.program());
+        if self.choice.ended(daemon.is_ready, &why) == Follow::AtOnce {
+            return None;
+        }
         // SIGKILL is no daemon's own doing: pauses guard against one that fails
         // by itself, and would only keep the next command waiting here.
         let was_killed = status == ExitStatus::Signal(Signal::KILL);
@@ -319,10 +339,17 @@ impl Keeper {
         if Instant::now() < start_at {
             return;
         }
-        match Running::start(&self.args) {
-            Ok(daemon) => self.daemon = Daemon::Running(daemon),
+        self.exits.tell_anew();
+        let (program, limit) = self.choice.next();
+        match Running::start(&self.args, &program) {
+            Ok(mut daemon) => {
+                daemon.deadline = limit.map(|limit| Instant::now() + limit);
+                daemon.tell_why(self.choice.why());
+                self.daemon = Daemon::Running(daemon);
+            }
             Err(error) => {
                 say(format_args!("cannot start the daemon: {error}"));
+                self.choice.ended(false, &error.to_string());
                 // It is tried again for ever: only a fork that fails comes
                 // here, and the machine may recover.
                 let pause = self.backoff.pause_after(Duration::ZERO);

@@ -9,12 +9,14 @@ mod client;
 mod daemon;
 mod dump;
 mod ecosystem;
+mod failpoint;
 mod files;
 mod keeper;
 mod logfile;
 mod paths;
 mod roles;
 mod startup;
+mod version;
 
 fn main() -> std::process::ExitCode {
     roles::inner().unwrap_or_else(cli::main)

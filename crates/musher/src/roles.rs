@@ -17,6 +17,11 @@ pub(crate) fn inner() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
     let role = args.next()?;
     let rest: Vec<OsString> = args.collect();
+    if let [check, option, home] = rest.as_slice()
+        && (role == "daemon" && check == "--check" && option == "--home")
+    {
+        return Some(daemon::check(&paths_of(home)));
+    }
     // `--home` first: an app called `daemon` is somebody else's business.
     if rest.first().is_none_or(|word| word != "--home") {
         return None;
@@ -80,10 +85,13 @@ fn run_daemon(args: &[OsString]) -> ExitCode {
         eprintln!("musher daemon: --home needs a directory");
         return ExitCode::FAILURE;
     };
-    let paths = Paths::find(Style::Musher, |name| match name {
+    let keeper_fd = args.get(3).and_then(|number| number.to_str()?.parse().ok());
+    daemon::run(paths_of(home), keeper_fd)
+}
+
+fn paths_of(home: &OsString) -> Paths {
+    Paths::find(Style::Musher, |name| match name {
         "MUSHER_HOME" => Some(home.clone()),
         _ => std::env::var_os(name),
-    });
-    let keeper_fd = args.get(3).and_then(|number| number.to_str()?.parse().ok());
-    daemon::run(paths, keeper_fd)
+    })
 }

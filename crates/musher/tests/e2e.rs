@@ -12,6 +12,8 @@ mod cluster;
 mod config;
 #[path = "e2e/daemon.rs"]
 mod daemon;
+#[path = "e2e/failpoints.rs"]
+mod failpoints;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/features.rs"]
@@ -44,5 +46,7 @@ mod systemd;
 mod takeover;
 #[path = "e2e/trees.rs"]
 mod trees;
+#[path = "e2e/update.rs"]
+mod update;
 #[path = "e2e/verbs.rs"]
 mod verbs;

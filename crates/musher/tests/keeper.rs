@@ -163,6 +163,7 @@ impl Daemon {
             match until("exit", || self.client.try_recv().unwrap()) {
                 KeeperMessage::Exited { pid, status } => exits.push((pid, status)),
                 KeeperMessage::Refused(name) => panic!("{name} was refused"),
+                other @ (KeeperMessage::Pong | KeeperMessage::Go) => panic!("{other:?}"),
             }
         }
         exits
@@ -290,6 +291,67 @@ fn an_orphan_that_ended_without_a_daemon_is_told_to_the_next() {
     first.kill();
     let second = bench.daemon();
     assert_eq!(second.exits(1), [(worker, ExitStatus::Code(9))]);
+}
+
+#[test]
+fn an_end_is_told_to_each_daemon_until_one_says_that_it_is_stored() {
+    let bench = Bench::new();
+    let mut first = bench.daemon();
+    first.client.ready().unwrap();
+    first.command("workers 1 9");
+    let worker: u32 = first.answer().parse().unwrap();
+    first.kill();
+    for _ in 0..2 {
+        let next = bench.daemon();
+        assert_eq!(next.exits(1), [(worker, ExitStatus::Code(9))]);
+        next.client.ready().unwrap();
+        next.kill();
+    }
+    let last = bench.daemon();
+    assert_eq!(last.exits(1), [(worker, ExitStatus::Code(9))]);
+    last.client.heard(worker).unwrap();
+    last.client.ready().unwrap();
+    last.kill();
+    assert_eq!(bench.daemon().restored.exits, []);
+}
+
+#[test]
+fn a_hand_over_is_answered_taken_back_by_ready_and_undone_with_its_reason() {
+    let bench = Bench::new();
+    let go = |daemon: &Daemon| until("GO", || daemon.client.try_recv().unwrap());
+    let first = bench.daemon();
+    assert_eq!(first.client.version(), 2);
+    first.client.ready().unwrap();
+    first.client.hand_over("/nonexistent/musher").unwrap();
+    assert_eq!(go(&first), KeeperMessage::Go);
+    // It stays after all: its end is a crash, and not the hand-over.
+    first.client.ready().unwrap();
+    first.kill();
+    let mut second = bench.daemon();
+    assert_eq!(second.restored.why, None);
+    second.client.ready().unwrap();
+    second.client.hand_over("/nonexistent/musher").unwrap();
+    assert_eq!(go(&second), KeeperMessage::Go);
+    second.command("exit 0");
+    let third = bench.daemon();
+    let why = third.restored.why.clone().unwrap();
+    assert!(why.contains("cannot execute /nonexistent/musher"), "{why}");
+    assert!(why.contains("(ENOENT)"), "{why}");
+    third.client.ready().unwrap();
+    third.client.ping().unwrap();
+    assert_eq!(go(&third), KeeperMessage::Pong);
+}
+
+#[test]
+fn a_daemon_that_hands_over_and_does_not_leave_is_killed() {
+    let bench = Bench::new();
+    let first = bench.daemon();
+    first.client.ready().unwrap();
+    let next = bench.home.path().join("daemon.py");
+    first.client.hand_over(next.to_str().unwrap()).unwrap();
+    let second = bench.daemon();
+    assert_ne!(second.pid, first.pid);
+    assert_eq!(second.restored.why, None);
 }
 
 #[test]

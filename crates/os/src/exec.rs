@@ -40,7 +40,8 @@ pub(crate) struct Image {
     cwd: CString,
     argv: Pointers,
     /// execvp(3) runs a file without a known format as a shell script.
-    shell_argv: Pointers,
+    /// For a file without a header the kernel knows.
+    shell_argv: Option<Pointers>,
     envp: Pointers,
     credentials: Option<Credentials>,
     listen_pid: Option<ListenPid>,
@@ -155,7 +156,7 @@ impl Image {
             program,
             cwd,
             argv: Pointers::new(argv),
-            shell_argv: Pointers::new(shell),
+            shell_argv: Some(Pointers::new(shell)),
             envp: Pointers::new(env),
             credentials,
             listen_pid: None,
@@ -167,6 +168,14 @@ impl Image {
     pub(crate) fn filed(self, surroundings: Surroundings) -> Image {
         Image {
             surroundings,
+            ..self
+        }
+    }
+
+    /// Leaves a file without a header the kernel knows to its `ENOEXEC`.
+    pub(crate) fn without_shell(self) -> Image {
+        Image {
+            shell_argv: None,
             ..self
         }
     }
@@ -234,12 +243,14 @@ unsafe fn run_script(
             image.argv.pointers.as_ptr(),
             image.envp.pointers.as_ptr(),
         );
-        if errno() == libc::ENOEXEC {
+        if let Some(shell_argv) = &image.shell_argv
+            && errno() == libc::ENOEXEC
+        {
             // execvp(3): "If the header of a file isn't recognized, these
             // functions will execute the shell with the path of the file".
             libc::execve(
                 c"/bin/sh".as_ptr(),
-                image.shell_argv.pointers.as_ptr(),
+                shell_argv.pointers.as_ptr(),
                 image.envp.pointers.as_ptr(),
             );
         }

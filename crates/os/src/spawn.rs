@@ -149,7 +149,8 @@ pub fn spawn_listening(
 }
 
 /// Starts a program of musher's own with the caller's environment but the mark
-/// of a run ([`kill::MARK`]), in directory `cwd`; `argv[0]` is a path. Otherwise as [`spawn`].
+/// of a run ([`kill::MARK`]), in directory `cwd`; `argv[0]` is a path, and no
+/// shell is tried for a file the kernel cannot execute. Otherwise as [`spawn`].
 ///
 /// # Errors
 /// As [`spawn`].
@@ -296,7 +297,8 @@ pub(crate) fn image_with_own_env(
         .map(|(name, value)| c_string(&[name.as_bytes(), value.as_bytes()].join(&b'='), "env"))
         .collect::<Result<Vec<_>, _>>()?;
     let cwd = c_string(cwd.as_os_str().as_bytes(), "the directory")?;
-    Ok(Image::new(program, arguments, env, cwd, None).filed(surroundings))
+    let image = Image::new(program, arguments, env, cwd, None);
+    Ok(image.without_shell().filed(surroundings))
 }
 
 fn credentials_of(run_as: RunAs) -> Credentials {

@@ -72,6 +72,7 @@ pub const OWN_METHODS: &[&str] = &[
     "musherRollback",
     "musherRetire",
     "musherHistory",
+    "musherUpdate",
     "musherGc",
 ];
 
@@ -165,6 +166,12 @@ pub enum Call {
     KillMe {
         /// The client's pid.
         pid: Option<u32>,
+    },
+    /// `musherUpdate`: hand over to another executable. Answered `{success:
+    /// true}` when the daemon is about to end for it.
+    Update {
+        /// Absolute path.
+        executable: String,
     },
     /// `profileCPU`, `profileMEM`. Answered `{file}` or `{error}`.
     Profile {
@@ -292,6 +299,9 @@ pub enum CallError {
     /// `notifyByProcessId` without an id.
     #[error("process id missing")]
     NotifyWithoutId,
+    /// `musherUpdate` without an executable.
+    #[error("executable field missing")]
+    NoExecutable,
     /// `notifyByProcessId` of an unknown id.
     #[error("process id doesnt exists")]
     NotifyUnknownId,

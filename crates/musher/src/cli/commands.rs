@@ -21,3 +21,4 @@ pub(super) mod scale;
 pub(super) mod signals;
 pub(super) mod start;
 pub(super) mod startup;
+pub(super) mod update;

@@ -50,8 +50,10 @@ impl Context {
                 self.console.err_line(text);
             }
             let client = self.client.insert(client);
-            if !started && self.console.style == Style::Pm2 {
-                tell_other_version(client, &mut self.console)?;
+            match self.console.style {
+                _ if started => {}
+                Style::Pm2 => tell_other_version(client, &mut self.console)?,
+                Style::Musher => tell_other_musher(client, &mut self.console),
             }
         }
         Ok(self.client.as_mut().expect("a connection was just made"))
@@ -164,13 +166,27 @@ fn tell_other_version(client: &mut Client, console: &mut Console) -> Result<(), 
     }
     for line in [
         ">>>> In-memory PM2 is out-of-date, do:",
-        ">>>> $ pm2 save && pm2 kill && pm2 resurrect",
+        ">>>> $ pm2 update",
     ] {
         console.err_line(line);
     }
     console.err_line(&format!("In memory PM2 version: {theirs}"));
     console.err_line(&format!("Local PM2 version: {ours}"));
     Ok(())
+}
+
+/// Tells, in one line on stderr, that the daemon is another musher than this
+/// command, and what brings them together. What it is not told it does not know:
+/// the command goes on.
+fn tell_other_musher(client: &mut Client, console: &mut Console) {
+    let report = client.read("getReport", json!({})).unwrap_or_default();
+    let ours = crate::version::own();
+    let theirs = report.get("musher_version").and_then(Value::as_str);
+    if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
+        console.warn_err(&format!(
+            "the daemon is musher {theirs}, this command {ours}: `musher update` replaces the daemon"
+        ));
+    }
 }
 
 fn spawning(style: Style, home: &Path) -> String {

@@ -294,6 +294,14 @@ pub(super) const VERBS: &[Verb] = &[
     )
     .strict(),
     verb(
+        "update",
+        "[executable]",
+        0,
+        "replace the daemon by another version, apps untouched",
+        commands::update::run,
+    )
+    .alias(&["updatePM2"]),
+    verb(
         "report",
         "",
         0,
@@ -325,7 +333,7 @@ pub(super) const NOT_IN_THIS_VERSION: &[&str] = &[
     "module:install", "module:publish", "module:uninstall", "module:update", "monit", "multiset",
     "open", "package", "plus", "profile:cpu", "profile:mem", "publish", "pull", "register",
     "send", "serve", "set", "slist", "sysinfos", "trigger", "uninstall",
-    "uninstall-otel", "unlink", "unset", "update", "updatePM2",
+    "uninstall-otel", "unlink", "unset",
 ];
 
 /// Returns the verb of a name or alias.

@@ -144,6 +144,7 @@ enum Command {
         round: u64,
     },
     Probe(Probe),
+    Leave,
     End,
 }
 
@@ -199,8 +200,8 @@ impl Injector {
     }
 }
 
-/// The loop's handle of the balance thread. Dropping it ends the thread, which
-/// closes its descriptors and leaves the children alone.
+/// The loop's handle of the balance thread. Stopping or dropping it ends the
+/// thread, which closes its descriptors and leaves the children alone.
 #[derive(Debug)]
 pub(crate) struct Balancer {
     commands: Sender<Command>,
@@ -298,6 +299,16 @@ impl Balancer {
     /// [`BalanceEvent::AllParked`].
     pub(crate) fn park_all(&self, round: u64) {
         self.tell(Command::ParkAll { round });
+    }
+
+    /// Accepts no more, and ends the thread when the connections it has are
+    /// handed over, for which it has a fraction of a second. What it has read is
+    /// told by then.
+    pub(crate) fn leave(&mut self) {
+        self.tell(Command::Leave);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 
     /// Returns what hands connections to single workers.

@@ -35,7 +35,7 @@ impl Hub {
                 reply.send_text(&pm2_env::list_reply(&views, detail));
             }
             Call::GetSystemData => reply.send(&value_body(json!({}))),
-            Call::GetReport => reply.send(&value_body(self.report(now))),
+            Call::GetReport => reply.send(&value_body(self.report())),
             Call::Request(request, answer) => {
                 self.waiting.insert(id, (answer, reply));
                 self.handle(Event::Request(id, request));
@@ -48,6 +48,7 @@ impl Hub {
             Call::Profile { kind, .. } => {
                 reply.send(&value_body(json!({ "error": unprofiled(kind) })))
             }
+            Call::Update { executable } => self.on_update(executable, reply),
             Call::SignalName { name, signal } => {
                 answer(reply, self.signal_named(&name, signal, now))
             }
@@ -219,11 +220,14 @@ impl Hub {
         self.handle(Event::Shutdown);
     }
 
-    fn report(&self, now: Now) -> Value {
+    fn report(&self) -> Value {
         let uid = musher_os::user::effective_uid();
         json!({
             "pm2_version": PM2_VERSION,
-            "musher_version": env!("CARGO_PKG_VERSION"),
+            "musher_version": crate::version::own(),
+            "pid": std::process::id(),
+            "executable": executable(),
+            "update_failed": self.update_failed,
             "node_version": "",
             "node_path": "",
             "argv0": std::env::args().next().unwrap_or_default(),
@@ -232,12 +236,18 @@ impl Hub {
             "uid": uid,
             "gid": Value::Null,
             "env": {},
-            "managed_apps": self.supervisor.views(now).len(),
+            "managed_apps": self.supervisor.processes().count(),
             "started_at": self.started.wall.0,
             "lost_log_bytes": self.pump.lost_bytes(),
             "failed_state_writes": self.store.n_failed(),
         })
     }
+}
+
+/// Returns the file this process executes; the kernel marks one that was removed.
+fn executable() -> String {
+    let path = std::env::current_exe().unwrap_or_default();
+    path.display().to_string()
 }
 
 /// What a call comes to that needs no step: a value, nothing, or a refusal.

@@ -5,6 +5,7 @@
 //! [`Event`] of an incarnation; nothing else in the daemon knows pids.
 
 use super::marks::Marks;
+use super::orphans::Orphans;
 use super::package::package_version;
 use super::readable::readable;
 use super::scout::Scout;
@@ -19,13 +20,12 @@ use musher_os::kill::{Lineage, MARK, Member};
 use musher_os::oom;
 use musher_os::spawn::{self, ExecOutcome, SpawnError, Spawned, Step};
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
 
 /// How long the exit status of an adopted process is waited for after its end:
 /// the keeper reaps it at about the same moment.
@@ -58,8 +58,7 @@ pub(crate) struct Child {
 /// All living runs.
 pub(crate) struct Children {
     by_run: HashMap<Incarnation, Child>,
-    /// Who waits for the exit status of an adopted pid.
-    adopted: BTreeMap<u32, oneshot::Sender<ExitStatus>>,
+    orphans: Orphans,
     pub(super) events: UnboundedSender<Event>,
     pub(super) marks: Marks,
     pub(super) scout: Scout,
@@ -71,7 +70,7 @@ impl Children {
     pub(crate) fn new(events: UnboundedSender<Event>, marks: Marks, scout: Scout) -> Children {
         Children {
             by_run: HashMap::new(),
-            adopted: BTreeMap::new(),
+            orphans: Orphans::default(),
             events,
             marks,
             scout,
@@ -179,7 +178,8 @@ impl Children {
             return false;
         };
         // The keeper reaps, and tells of, its own children only: an orphan of
-        // a daemon whose keeper had died before it is somebody else's.
+        // a daemon whose keeper had died before it is somebody else's. If such
+        // a one is dead, nobody will tell how it ended.
         let is_keepers = stat.ppid == std::os::unix::process::parent_id();
         if stat.start_time != start_time || (stat.is_dead() && !is_keepers) {
             return false;
@@ -201,10 +201,7 @@ impl Children {
             is_watched: false,
         };
         self.by_run.insert(run, child);
-        let (tell, status) = oneshot::channel();
-        if is_keepers {
-            self.adopted.insert(pid, tell);
-        }
+        let status = self.orphans.status_of(pid, is_keepers);
         let events = self.events.clone();
         tokio::task::spawn_local(async move {
             wait_shared(&pidfd).await;
@@ -226,17 +223,21 @@ impl Children {
         }
     }
 
-    /// Takes in how an orphan ended, from the keeper.
-    pub(crate) fn orphan_exited(&mut self, pid: u32, status: ExitStatus) {
-        if let Some(tell) = self.adopted.remove(&pid) {
-            // Nobody waits any more: the status was taken as unknown.
-            let _ = tell.send(status);
-        }
+    /// Takes in how an orphan ended, from the keeper. False if nobody waits for
+    /// it; otherwise its `Exited` follows.
+    pub(crate) fn orphan_exited(&mut self, pid: u32, status: ExitStatus) -> bool {
+        self.orphans.exited(pid, status)
+    }
+
+    /// Returns the pid of a run whose end the keeper told, once.
+    pub(crate) fn told_by_keeper(&mut self, run: Incarnation) -> Option<u32> {
+        let pid = self.by_run.get(&run)?.pid;
+        self.orphans.take_told(pid).then_some(pid)
     }
 
     /// The keeper is gone: nobody will tell how adopted runs end.
     pub(crate) fn keeper_is_gone(&mut self) {
-        self.adopted.clear();
+        self.orphans.clear();
     }
 
     /// Signals the main process of a run.
@@ -275,7 +276,7 @@ impl Children {
     /// Lets go of a run that is over.
     pub(crate) fn forget(&mut self, run: Incarnation) {
         if let Some(child) = self.by_run.remove(&run) {
-            self.adopted.remove(&child.pid);
+            self.orphans.forget(child.pid);
             self.marks.remove_group(child.lineage.group);
         }
     }

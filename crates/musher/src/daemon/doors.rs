@@ -3,6 +3,7 @@
 
 use super::hub::Hub;
 use super::{journal, rpc, settings};
+use crate::failpoint;
 use crate::files::{Durability, replace};
 use crate::keeper::client::KeeperClient;
 use crate::paths::Paths;
@@ -84,6 +85,7 @@ impl Doors {
             let path = path.display();
             journal::error(&format!("could not write pid file {path}: {error}"));
         }
+        failpoint::hit("takeover-ready");
         if let Some(keeper) = &hub.keeper {
             keeper.ready().context("the keeper cannot be told")?;
         }

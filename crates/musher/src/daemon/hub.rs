@@ -20,6 +20,8 @@ use super::stdio::Ends;
 use super::store::Store;
 use super::store::history::Entry;
 use super::tree::Scope;
+use super::update::Update;
+use crate::failpoint;
 use crate::files::{Durability, replace};
 use crate::keeper::client::KeeperClient;
 use crate::paths::Paths;
@@ -69,8 +71,18 @@ pub(crate) struct Hub {
     pub(crate) is_bloated: bool,
     /// The supervisor said `Exit`.
     pub(crate) is_over: bool,
+    /// Another executable is to serve in this one's place.
+    pub(crate) update: Option<Update>,
+    /// Updates that were asked for.
+    pub(crate) n_updates: u64,
+    /// The keeper knows what follows: this daemon ends and the apps run on.
+    pub(crate) is_leaving: bool,
+    /// Why this executable serves and not that of an update.
+    pub(crate) update_failed: Option<String>,
     queue: VecDeque<Event>,
     out: Vec<Action>,
+    /// Records that changed in the step at hand; `None` erases.
+    changed: Vec<(u32, Option<String>)>,
     /// Sent when the event they follow from is dealt with.
     answers: Vec<(ReplyTo, Value)>,
 }
@@ -87,6 +99,7 @@ pub(crate) struct Parts {
     pub(crate) keeping: Keeping,
     pub(crate) paths: Paths,
     pub(crate) boot_id: String,
+    pub(crate) update_failed: Option<String>,
 }
 
 impl Hub {
@@ -102,6 +115,7 @@ impl Hub {
             keeping,
             paths,
             boot_id,
+            update_failed,
         } = parts;
         Hub {
             prober: Prober::new(children.events(), children.scout.clone()),
@@ -123,8 +137,13 @@ impl Hub {
             killed_by: None,
             is_bloated: false,
             is_over: false,
+            update: None,
+            n_updates: 0,
+            is_leaving: false,
+            update_failed,
             queue: VecDeque::new(),
             out: Vec::new(),
+            changed: Vec::new(),
             answers: Vec::new(),
         }
     }
@@ -140,6 +159,7 @@ impl Hub {
                 self.execute(action, now);
             }
             self.out = out;
+            self.book();
         }
         self.send_answers();
     }
@@ -152,9 +172,11 @@ impl Hub {
         }
         let answers = std::mem::take(&mut self.answers);
         self.store.after_writing(Box::new(move || {
+            failpoint::hit("answer-before");
             for (reply, body) in answers {
                 reply.send(&body);
             }
+            failpoint::hit("answer-after");
         }));
     }
 
@@ -166,6 +188,7 @@ impl Hub {
         for action in out {
             self.execute(action, now);
         }
+        self.book();
         self.handle(Event::Deadline);
     }
 
@@ -208,7 +231,7 @@ impl Hub {
             Action::Record(record) => self.record(&record, now),
             Action::Log(line) => self.log(&line, now),
             Action::Persist(pm_id) => self.persist(pm_id, now),
-            Action::Erase(pm_id) => self.store.erase(pm_id.0),
+            Action::Erase(pm_id) => self.changed.push((pm_id.0, None)),
             Action::Reply(id, outcome) => self.reply(id, &outcome, now),
             Action::Exit => self.is_over = true,
         }
@@ -226,7 +249,9 @@ impl Hub {
             Ok(ends) => ends,
             Err(event) => return self.queue.push_back(*event),
         };
+        failpoint::hit("spawn-forked");
         self.park_run(run, &ends);
+        failpoint::hit("spawn-parked");
         if let Some(pid) = self.children.get(run).map(|child| child.pid) {
             let path = plan.pid_path.clone();
             self.store
@@ -340,13 +365,21 @@ impl Hub {
         }
     }
 
-    fn persist(&self, pm_id: PmId, now: Now) {
+    fn persist(&mut self, pm_id: PmId, now: Now) {
         let Some(process) = self.supervisor.process(pm_id) else {
             return;
         };
         let saved = persist::save(process, &self.children, &self.boot_id, now);
-        self.store
-            .save(pm_id.0, saved.encode(), self.supervisor.last_run().0);
+        self.changed.push((pm_id.0, Some(saved.encode())));
+    }
+
+    /// Hands over what changed in one step at once: whatever run is not in what
+    /// is written has a higher number than the last run written with it.
+    fn book(&mut self) {
+        if !self.changed.is_empty() {
+            let changed = std::mem::take(&mut self.changed);
+            self.store.save(changed, self.supervisor.last_run().0);
+        }
     }
 
     /// Keeps a record in the history: an exit under its app, a reload under
@@ -401,12 +434,14 @@ fn write_pid_file(path: &str, pid: u32) {
         // The next step tells if there is no directory.
         let _ = std::fs::create_dir_all(dir);
     }
+    failpoint::hit("pid-file-before");
     if let Err(error) = replace(path, &pid.to_string(), Durability::Process) {
         journal::error(&format!(
             "could not write pid file {}: {error}",
             path.display()
         ));
     }
+    failpoint::hit("pid-file-after");
 }
 
 /// Removes a pid file that names this pid, or lets it name who serves on. One

@@ -10,6 +10,7 @@
 
 use super::hub::{ERR, Hub, IN, OUT};
 use super::logs::Pipes;
+use super::pulse::Pulse;
 use super::readable::readable;
 use super::{doors::Doors, journal};
 use crate::keeper::Backoff;
@@ -47,13 +48,19 @@ pub(crate) enum KeeperNote {
     },
     /// What the log thread has for it.
     Pipes(u64, Pipes),
+    /// It is time to ask whether it lives.
+    Pulse,
+    /// An update has waited long enough.
+    Late(u64),
 }
 
 /// What is needed to replace a keeper.
 pub(crate) struct Keeping {
     /// The control sockets, which the loop holds.
     doors: [(&'static str, OwnedFd); 2],
-    tell: mpsc::Sender<KeeperNote>,
+    pub(super) tell: mpsc::Sender<KeeperNote>,
+    /// Whether it answers.
+    pub(super) pulse: Pulse,
     starter: Starter,
     backoff: Rc<RefCell<Backoff>>,
     /// When the keeper came, or this daemon.
@@ -90,15 +97,14 @@ impl Keeping {
     ) -> io::Result<Keeping> {
         if let Some(keeper) = keeper {
             listen(second(keeper)?, tell.clone());
+            super::pulse::beat(tell.clone());
         }
-        // As the keeper wrote it: `/proc/self/exe` would name a file that was
-        // replaced meanwhile.
-        let executable = std::env::args_os().next().unwrap_or_default();
         Ok(Keeping {
             doors: doors.to_park()?,
             tell,
+            pulse: Pulse::default(),
             starter: Starter {
-                executable,
+                executable: executable(),
                 home: paths.home.clone(),
                 log: paths.log_file.clone(),
             },
@@ -144,6 +150,17 @@ impl Keeping {
                 life = Duration::ZERO;
             }
         });
+    }
+}
+
+/// Returns the executable as the keeper wrote it: `/proc/self/exe` would name a
+/// file that was replaced meanwhile. A keeper that has it open only names a
+/// descriptor of its own, which ends with it.
+fn executable() -> OsString {
+    let named = std::env::args_os().next().unwrap_or_default();
+    match named.as_encoded_bytes().starts_with(b"/proc/") {
+        true => "/proc/self/exe".into(),
+        false => named,
     }
 }
 
@@ -226,7 +243,7 @@ fn listen(reader: KeeperClient, tell: mpsc::Sender<KeeperNote>) {
     });
 }
 
-fn second(keeper: &KeeperClient) -> io::Result<KeeperClient> {
+pub(super) fn second(keeper: &KeeperClient) -> io::Result<KeeperClient> {
     KeeperClient::from_fd(fd::dup(keeper)?)
 }
 
@@ -246,13 +263,21 @@ impl Hub {
     pub(crate) fn on_keeper(&mut self, note: KeeperNote) {
         match note {
             KeeperNote::Said(KeeperMessage::Exited { pid, status }) => {
-                self.children.orphan_exited(pid, status);
+                if !self.children.orphan_exited(pid, status) {
+                    // Nobody of ours: there is nothing to store.
+                    self.heard(vec![pid]);
+                }
             }
+            KeeperNote::Said(KeeperMessage::Pong) => self.keeping.pulse.answered(),
+            KeeperNote::Said(KeeperMessage::Go) => self.on_go(),
+            KeeperNote::Pulse => self.feel_pulse(),
+            KeeperNote::Late(n) => self.on_late(n),
             KeeperNote::Said(KeeperMessage::Refused(name)) => {
                 journal::error(&format!("the keeper has no room for {name}"));
             }
             KeeperNote::Gone(error) => {
                 self.keeper = None;
+                self.refuse_update("the keeper was lost; try again when there is another");
                 self.children.keeper_is_gone();
                 journal::error(&format!("the keeper is gone ({error}): starting another"));
                 self.keeping.replace();
@@ -279,6 +304,7 @@ impl Hub {
         listen(reader, self.keeping.tell.clone());
         self.keeper = Some(keeper);
         let keeping = &mut self.keeping;
+        keeping.pulse = Pulse::default();
         keeping.coming.borrow_mut().take();
         keeping.since = Instant::now();
         keeping.round += 1;

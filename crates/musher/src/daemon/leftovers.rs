@@ -35,6 +35,11 @@ impl Hub {
     pub(crate) fn on_child(&mut self, event: Event) {
         match event {
             Event::Exited { run, status } if self.is_kept_back(run, status) => {}
+            Event::Exited { run, status } => {
+                let heard = self.children.told_by_keeper(run);
+                self.handle(Event::Exited { run, status });
+                self.heard(Vec::from_iter(heard));
+            }
             event => self.handle(event),
         }
     }

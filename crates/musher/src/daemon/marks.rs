@@ -4,7 +4,7 @@
 use super::settings;
 use musher_core::id::Incarnation;
 use musher_os::cgroup::{RunGroup, RunGroups};
-use musher_os::kill::{Lineage, Member};
+use musher_os::kill::{Lineage, MARK, Member};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -27,6 +27,18 @@ impl Marks {
     /// Returns the value of the variable every process of a run begins with.
     pub(crate) fn of(&self, run: Incarnation) -> String {
         format!("{}:{run}", self.hash)
+    }
+
+    /// Returns the run of this home that an environment names, as
+    /// `/proc/<pid>/environ` has it.
+    pub(crate) fn run_in(&self, environ: &[u8]) -> Option<Incarnation> {
+        let mut variables = environ.split(|byte| *byte == 0);
+        let value = variables.find_map(|entry| {
+            let text = std::str::from_utf8(entry).ok()?;
+            text.strip_prefix(MARK)?.strip_prefix('=')
+        })?;
+        let run = value.strip_prefix(self.hash.as_str())?.strip_prefix(':')?;
+        run.parse().ok().map(Incarnation)
     }
 
     /// Returns the group of a run that is about to be spawned. Without one the
@@ -70,6 +82,27 @@ fn home_hash(home: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_names_home_and_run_and_no_other_home_reads_it() {
+        let marks = |home: &str| Marks {
+            hash: home_hash(Path::new(home)),
+            groups: None,
+        };
+        let (one, two) = (marks("/a/.musher"), marks("/b"));
+        let environ = format!("HOME=/a\0{MARK}={}\0X_{MARK}=0\0", one.of(Incarnation(17)));
+        assert_eq!(one.run_in(environ.as_bytes()), Some(Incarnation(17)));
+        assert_eq!(two.run_in(environ.as_bytes()), None);
+        for other in [
+            "",
+            "MUSHER_RUN=",
+            "MUSHER_RUN=:1",
+            "MUSHER_RUNS=1:1",
+            "\u{fffd}\0",
+        ] {
+            assert_eq!(one.run_in(other.as_bytes()), None, "{other:?}");
+        }
+    }
 
     #[test]
     fn the_hash_of_a_home_is_that_of_every_version() {

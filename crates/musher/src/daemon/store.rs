@@ -7,9 +7,10 @@
 //! slow the disk is. Nothing but the history is read after the start.
 
 use super::journal;
+use crate::failpoint;
 pub(crate) use damage::StoreError;
 use history::Entry;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ mod damage;
 pub(crate) mod history;
 
 /// Version of the tables; a newer one is refused, never misread.
-const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 1;
 /// Key of the highest run id used.
 const LAST_RUN: &str = "last_run";
 
@@ -118,17 +119,12 @@ impl Store {
         Ok((Store { shared, thread }, loaded))
     }
 
-    /// Hands over the newest record of a process.
-    pub(crate) fn save(&self, pm_id: u32, record: String, last_run: u64) {
+    /// Hands over the newest records of processes, which are written together;
+    /// `None` forgets a process.
+    pub(crate) fn save(&self, records: Vec<(u32, Option<String>)>, last_run: u64) {
         let mut pending = lock(&self.shared.pending);
-        pending.batch.records.insert(pm_id, Some(record));
+        pending.batch.records.extend(records);
         pending.batch.last_run = Some(last_run);
-        self.shared.wake.notify_one();
-    }
-
-    /// Forgets a process.
-    pub(crate) fn erase(&self, pm_id: u32) {
-        lock(&self.shared.pending).batch.records.insert(pm_id, None);
         self.shared.wake.notify_one();
     }
 
@@ -227,6 +223,31 @@ fn load(path: &Path) -> Result<(Connection, Loaded), StoreError> {
     Ok((connection, loaded))
 }
 
+/// Returns the records by process id, ascending, without changing anything; none
+/// without a database.
+///
+/// # Errors
+/// [`StoreError`], also for a damaged file.
+pub(super) fn peek(path: &Path) -> Result<Vec<(u32, String)>, StoreError> {
+    let wrap = |source| StoreError::Database {
+        path: path.to_owned(),
+        source,
+    };
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(wrap)?;
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(wrap)?;
+    if found > SCHEMA_VERSION {
+        let path = path.to_owned();
+        return Err(StoreError::Newer { path, found });
+    }
+    Ok(read(&connection).map_err(wrap)?.records)
+}
+
 /// Creates the file for its owner only: it holds environments. SQLite gives its
 /// side files the same mode.
 fn make_private(path: &Path) {
@@ -307,7 +328,10 @@ fn write_until_closed(connection: &Connection, shared: &Shared) {
         let written = if batch.is_empty() {
             Ok(())
         } else {
-            write(connection, &batch)
+            failpoint::hit("store-before");
+            let written = write(connection, &batch);
+            failpoint::hit("store-after");
+            written
         };
         tell(written.as_ref().err(), &mut is_failing);
         for then in then {
@@ -433,10 +457,10 @@ mod tests {
         let (store, loaded) = Store::open(&path).unwrap();
         assert!(loaded.records.is_empty());
         for round in 0..50 {
-            store.save(0, format!("zero {round}"), round);
-            store.save(1, format!("one {round}"), round);
+            let record = |word: &str| Some(format!("{word} {round}"));
+            store.save(vec![(0, record("zero")), (1, record("one"))], round);
         }
-        store.erase(1);
+        store.save(vec![(1, None)], 49);
         drop(store);
         let loaded = records(&path);
         assert_eq!(loaded.records, vec![(0, "zero 49".to_owned())]);
@@ -450,7 +474,7 @@ mod tests {
         let (store, _) = Store::open(&path).unwrap();
         let (tell, told) = std::sync::mpsc::channel();
         for round in 0..200_u64 {
-            store.save(0, round.to_string(), round);
+            store.save(vec![(0, Some(round.to_string()))], round);
             let (tell, path) = (tell.clone(), path.clone());
             store.after_writing(Box::new(move || {
                 let reader = Connection::open(path).unwrap();
@@ -474,7 +498,7 @@ mod tests {
         let (store, loaded) = Store::open(&path).unwrap();
         let aside = loaded.set_aside.unwrap();
         assert!(aside.exists());
-        store.save(7, "seven".to_owned(), 1);
+        store.save(vec![(7, Some("seven".to_owned()))], 1);
         drop(store);
         assert_eq!(records(&path).records, vec![(7, "seven".to_owned())]);
     }

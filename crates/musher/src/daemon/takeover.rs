@@ -19,8 +19,9 @@ use super::scout::Scout;
 use super::stdio::Ends;
 use super::store::{Loaded, Store};
 use super::tree::{Ending, Scope};
-use super::{Inbox, journal, persist, settings};
+use super::{Inbox, journal, persist, pulse, settings, strangers};
 use crate::agent;
+use crate::failpoint;
 use crate::keeper::client::{KeeperClient, Restored};
 use crate::paths::Paths;
 use anyhow::Context;
@@ -67,6 +68,7 @@ pub(crate) fn set_up(
     // Without room for descriptors parked ones would be lost on the way.
     musher_os::fd::raise_limit().context("the limit of descriptors cannot be raised")?;
     let (keeper, restored) = call_keeper(keeper_fd)?;
+    failpoint::hit("takeover-restored");
     let (store, loaded) = open_store(&paths.state_db)?;
     let (child_events, children_inbox) = mpsc::unbounded_channel();
     let (balance_events, balance_inbox) = mpsc::unbounded_channel();
@@ -91,18 +93,15 @@ pub(crate) fn set_up(
         left_behind: Vec::new(),
     };
     let supervisor = past.supervisor(&loaded, &paths);
-    let Past {
-        children,
-        parked,
-        boot_id,
-        ended,
-        left_behind,
-        exits: _,
-    } = past;
-    drop_left_behind(keeper.as_ref(), &left_behind);
+    strangers::end_unbooked(&paths, &past.children.marks, supervisor.last_run());
+    failpoint::hit("takeover-adopted");
+    if let Some(keeper) = &keeper {
+        drop_left_behind(keeper, &past.left_behind);
+        pulse::dismiss_if_old(keeper, &paths);
+    }
     let parts = Parts {
         supervisor,
-        children,
+        children: past.children,
         pump,
         balancer,
         bus: Bus::default(),
@@ -110,11 +109,12 @@ pub(crate) fn set_up(
         keeper,
         keeping,
         paths,
-        boot_id,
+        boot_id: past.boot_id,
+        update_failed: restored.why,
     };
     let mut hub = Hub::new(parts);
-    reconnect(&mut hub, parked, loaded.tickets);
-    hub.mourn(restored.exits, ended);
+    reconnect(&mut hub, past.parked, loaded.tickets);
+    hub.mourn(restored.exits, past.ended);
     hub.start_lost(loaded.set_aside.as_deref(), loaded.records.len());
     let inbox = Inbox {
         children: children_inbox,
@@ -192,11 +192,13 @@ fn call_keeper(number: Option<i32>) -> anyhow::Result<(Option<KeeperClient>, Res
     let restored = keeper
         .take_back()
         .context("the keeper does not give back what it holds")?;
+    if let Some(why) = &restored.why {
+        journal::error(&format!("the update was undone: {why}"));
+    }
     Ok((Some(keeper), restored))
 }
 
-fn drop_left_behind(keeper: Option<&KeeperClient>, prefixes: &[String]) {
-    let Some(keeper) = keeper else { return };
+fn drop_left_behind(keeper: &KeeperClient, prefixes: &[String]) {
     for prefix in prefixes {
         // A keeper that is gone holds nothing any more.
         let _ = keeper.drop_prefix(prefix);
@@ -355,12 +357,13 @@ impl Past {
             .flat_map(Process::runs)
             .filter_map(|run| Some((run.id, run.pid?)))
             .collect();
-        let strangers = strangers(self.parked.keys(), &known);
+        let strangers = strangers::parked(self.parked.keys(), &known);
         for (run, pid) in &strangers {
             let is_ambiguous = known.iter().any(|(known, _)| known == run);
             self.end_stranger(*run, *pid, is_ambiguous);
             let theirs = Some((*run, *pid));
-            self.parked.retain(|name, _| run_of(name) != theirs);
+            self.parked
+                .retain(|name, _| strangers::run_of(name) != theirs);
         }
         let prefix = |(run, pid): &(Incarnation, u32)| format!("run/{run}/{pid}/");
         strangers.iter().map(prefix).collect()
@@ -395,27 +398,6 @@ impl Past {
     }
 }
 
-/// Returns the runs that parked names speak of and the store does not know.
-/// A run id may come back with another pid: the daemon died before it stored
-/// that it was used.
-fn strangers<'a>(
-    names: impl Iterator<Item = &'a String>,
-    known: &BTreeSet<(Incarnation, u32)>,
-) -> BTreeSet<(Incarnation, u32)> {
-    names
-        .filter_map(|name| run_of(name))
-        .filter(|run| !known.contains(run))
-        .collect()
-}
-
-/// Returns run and pid of a parked name `run/<run>/<pid>/<what>`.
-fn run_of(name: &str) -> Option<(Incarnation, u32)> {
-    let mut parts = name.strip_prefix("run/")?.split('/');
-    let run = parts.next()?.parse().ok()?;
-    let pid = parts.next()?.parse().ok()?;
-    Some((Incarnation(run), pid))
-}
-
 /// Gives taken back descriptors to the threads that serve them.
 fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(String, String)>) {
     for (name, data) in tickets {
@@ -425,7 +407,7 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
     }
     let mut by_run: HashMap<Incarnation, HashMap<String, OwnedFd>> = HashMap::new();
     for (name, fd) in parked {
-        match run_of(&name) {
+        match strangers::run_of(&name) {
             Some((run, _)) => {
                 let what = name.rsplit('/').next().unwrap_or_default().to_owned();
                 by_run.entry(run).or_default().insert(what, fd);
@@ -479,8 +461,11 @@ fn reconnect(hub: &mut Hub, parked: BTreeMap<String, OwnedFd>, tickets: Vec<(Str
 impl Hub {
     /// Takes in what ended while there was no daemon.
     fn mourn(&mut self, exits: Vec<(u32, ExitStatus)>, ended: Vec<Dead>) {
+        let mut heard = Vec::new();
         for (pid, status) in exits {
-            self.children.orphan_exited(pid, status);
+            if !self.children.orphan_exited(pid, status) {
+                heard.push(pid);
+            }
         }
         // One scan for all of them, and none where there is nothing to find.
         let census = ended
@@ -491,27 +476,6 @@ impl Hub {
         for dead in ended {
             self.bury(dead.run, dead.status, dead.lineage, census.as_ref());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_whose_number_is_used_again_is_told_by_its_pid() {
-        let names = [
-            "run/4/100/ipc",
-            "run/5/1234/ipc",
-            "run/5/1234/out",
-            "run/5/999/out",
-            "run/6/7/err",
-            "ctl/rpc",
-            "listen/default/app/0/511/null:80:4:undefined",
-        ]
-        .map(str::to_owned);
-        let known = BTreeSet::from([(Incarnation(4), 100), (Incarnation(5), 999)]);
-        let expected = BTreeSet::from([(Incarnation(5), 1234), (Incarnation(6), 7)]);
-        assert_eq!(strangers(names.iter(), &known), expected);
+        self.heard(heard);
     }
 }

@@ -3,7 +3,8 @@
 //! A daemon first takes back what was parked before it, then parks what it
 //! makes. A send waits at most [`SEND_LIMIT`], and after one that failed none
 //! waits until one goes through: a keeper that hangs must not hang the daemon,
-//! which goes on without parking and says so once.
+//! which goes on without parking and says so once. Whether it hangs is told by
+//! [`KeeperClient::ping`]; one that does can be killed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,10 +12,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use musher_core::exit::ExitStatus;
-use musher_os::fd;
+use musher_core::exit::{ExitStatus, Signal};
+use musher_os::{fd, kill};
 
-use super::protocol::{MAX_MESSAGE, Name, ToDaemon, ToKeeper};
+use super::protocol::{MAX_MESSAGE, Name, ToDaemon, ToKeeper, VERSION};
 
 /// Longest wait of one send; then it fails with `WouldBlock`.
 pub(crate) const SEND_LIMIT: Duration = Duration::from_secs(2);
@@ -27,6 +28,10 @@ pub(crate) const TAKE_BACK_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct KeeperClient {
     socket: OwnedFd,
+    /// The keeper itself; older ones do not tell.
+    pidfd: Option<OwnedFd>,
+    /// What it speaks; 0 until it has told.
+    version: u8,
     /// The last send failed, and the caller was told.
     is_failing: AtomicBool,
 }
@@ -36,8 +41,10 @@ pub(crate) struct KeeperClient {
 pub(crate) struct Restored {
     /// Parked descriptors by name, in no order.
     pub(crate) fds: Vec<(String, OwnedFd)>,
-    /// Orphans that ended while there was no daemon, oldest first.
+    /// Orphans whose end no daemon has stored, oldest first.
     pub(crate) exits: Vec<(u32, ExitStatus)>,
+    /// Why this daemon serves and not the executable of an update.
+    pub(crate) why: Option<String>,
 }
 
 /// What the keeper tells a serving daemon.
@@ -52,6 +59,10 @@ pub(crate) enum KeeperMessage {
     },
     /// The keeper had no room, or no descriptor number, for this one.
     Refused(String),
+    /// It lives, and answers a ping.
+    Pong,
+    /// It starts the next executable when this daemon ends.
+    Go,
 }
 
 impl KeeperClient {
@@ -64,17 +75,22 @@ impl KeeperClient {
         fd::set_receive_timeout(&socket, TAKE_BACK_LIMIT)?;
         Ok(KeeperClient {
             socket,
+            pidfd: None,
+            version: 0,
             is_failing: AtomicBool::new(false),
         })
     }
 
-    /// Receives everything that was parked. To be called once, first.
+    /// Says what this daemon speaks, and receives everything that was parked. To
+    /// be called first.
     ///
     /// # Errors
     /// `UnexpectedEof` if the keeper is gone, `WouldBlock` if it is silent for
     /// [`TAKE_BACK_LIMIT`], `InvalidData` if a descriptor got lost on the way
     /// (`EMFILE`: raise the limit first, [`fd::raise_limit`]).
     pub(crate) fn take_back(&mut self) -> io::Result<Restored> {
+        // The keeper may be gone; then reading says so.
+        self.send(ToKeeper::Hello(VERSION), None).ok();
         let mut restored = Restored::default();
         let mut fds = VecDeque::new();
         loop {
@@ -86,8 +102,13 @@ impl KeeperClient {
                     restored.fds.push((name.as_str().to_owned(), fd));
                 }
                 Some(ToDaemon::Exited { pid, status }) => restored.exits.push((pid, status)),
-                Some(ToDaemon::End(_)) => return Ok(restored),
-                Some(ToDaemon::Refused(_)) | None => {}
+                Some(ToDaemon::End(version)) => {
+                    self.version = version;
+                    return Ok(restored);
+                }
+                Some(ToDaemon::Keeper) => self.pidfd = fds.pop_front(),
+                Some(ToDaemon::Why(text)) => restored.why = Some(text.as_str().to_owned()),
+                Some(ToDaemon::Refused(_) | ToDaemon::Pong | ToDaemon::Go) | None => {}
             }
             // Of an unknown kind; nobody waits for it.
             fds.clear();
@@ -138,6 +159,54 @@ impl KeeperClient {
         self.send(ToKeeper::Quit, None)
     }
 
+    /// Says that the end of an orphan is stored.
+    ///
+    /// # Errors
+    /// As [`KeeperClient::park`].
+    pub(crate) fn heard(&self, pid: u32) -> io::Result<()> {
+        self.send_if_heard(ToKeeper::Heard(pid), None)
+    }
+
+    /// Asks for a sign of life, [`KeeperMessage::Pong`]. Never waits.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if the keeper is gone, `WouldBlock` if it does not read.
+    pub(crate) fn ping(&self) -> io::Result<()> {
+        let packet = ToKeeper::Ping.encode();
+        fd::send_with_fd(self.socket.as_fd(), packet.as_bytes(), None)?;
+        Ok(())
+    }
+
+    /// Says that another executable, at this path, is to follow when this
+    /// daemon ends; the answer is [`KeeperMessage::Go`].
+    ///
+    /// # Errors
+    /// As [`KeeperClient::ready`].
+    pub(crate) fn hand_over(&self, path: &str) -> io::Result<()> {
+        let mut rest = path;
+        while let Some((piece, further)) = Name::first_of(rest) {
+            self.send(ToKeeper::Next(piece), None)?;
+            rest = further;
+        }
+        self.send(ToKeeper::HandOver, None)
+    }
+
+    /// Returns the version the keeper told; 0 before it did.
+    pub(crate) fn version(&self) -> u8 {
+        self.version
+    }
+
+    /// Kills the keeper; its end is then told as that of one that died.
+    ///
+    /// # Errors
+    /// `Unsupported` for a keeper that did not tell who it is.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match &self.pidfd {
+            Some(pidfd) => kill::signal(pidfd, Signal::KILL),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Returns the next message without waiting; call it until `None` when
     /// [`KeeperClient::as_fd`] is readable.
     ///
@@ -158,7 +227,12 @@ impl KeeperClient {
                 Some(ToDaemon::Refused(name)) => {
                     return Ok(Some(KeeperMessage::Refused(name.as_str().to_owned())));
                 }
-                Some(ToDaemon::Give(_) | ToDaemon::End(_)) | None => {}
+                Some(ToDaemon::Pong) => return Ok(Some(KeeperMessage::Pong)),
+                Some(ToDaemon::Go) => return Ok(Some(KeeperMessage::Go)),
+                Some(
+                    ToDaemon::Give(_) | ToDaemon::End(_) | ToDaemon::Keeper | ToDaemon::Why(_),
+                )
+                | None => {}
             }
         }
     }

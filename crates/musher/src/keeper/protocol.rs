@@ -12,11 +12,22 @@
 //!   2 DROP name                          66 EXITED pid:u32 how:u8 value:i32
 //!   3 DROP_PREFIX prefix                 67 END version:u8
 //!   4 READY                              68 REFUSED name
-//!   5 QUIT
+//!   5 QUIT                               69 KEEPER          + its pidfd
+//!   6 HELLO version:u8                   70 PONG
+//!   7 HEARD pid:u32                      71 GO
+//!   8 PING                               72 WHY text
+//!   9 NEXT piece of a path
+//!  10 HAND_OVER
 //! ```
-//! After a daemon has connected the keeper sends GIVE for each parked
-//! descriptor, EXITED for each orphan that ended meanwhile, and END; after END
-//! it sends EXITED as orphans end, and REFUSED for a PARK it had no room for.
+//! A daemon says HELLO first. The keeper sends GIVE for each parked descriptor,
+//! KEEPER, WHY if an executable was given up for another, EXITED for each orphan
+//! whose end no daemon has stored, and END with its version; after END it sends
+//! EXITED as orphans end, and REFUSED for a PARK it had no room for. It forgets
+//! an end when it is HEARD.
+//!
+//! An update is NEXT for each piece of the path of another executable, then
+//! HAND_OVER, which the keeper answers with GO: when this daemon ends, the other
+//! executable is started.
 
 use musher_core::exit::{ExitStatus, Signal};
 
@@ -26,18 +37,32 @@ pub(crate) const MAX_NAME: usize = 200;
 /// Longest message.
 pub(crate) const MAX_MESSAGE: usize = 1 + MAX_NAME;
 
-/// The version that END tells.
-pub(crate) const VERSION: u8 = 1;
+/// The version that HELLO and END tell: from 2 on there are the kinds from 6
+/// and from 69 on.
+pub(crate) const VERSION: u8 = 2;
+
+/// The oldest version a daemon can work with: an older keeper cannot hand over
+/// to another executable, and forgets ends before they are stored.
+pub(crate) const OLDEST_KEEPER: u8 = 2;
 
 const PARK: u8 = 1;
 const DROP: u8 = 2;
 const DROP_PREFIX: u8 = 3;
 const READY: u8 = 4;
 const QUIT: u8 = 5;
+const HELLO: u8 = 6;
+const HEARD: u8 = 7;
+const PING: u8 = 8;
+const NEXT: u8 = 9;
+const HAND_OVER: u8 = 10;
 const GIVE: u8 = 65;
 const EXITED: u8 = 66;
 const END: u8 = 67;
 const REFUSED: u8 = 68;
+const KEEPER: u8 = 69;
+const PONG: u8 = 70;
+const GO: u8 = 71;
+const WHY: u8 = 72;
 
 const HOW_CODE: u8 = 0;
 const HOW_SIGNAL: u8 = 1;
@@ -63,6 +88,16 @@ pub(crate) enum ToKeeper {
     Ready,
     /// The daemon will end for good: do not start another.
     Quit,
+    /// The daemon speaks this version. One that does not say it speaks 1.
+    Hello(u8),
+    /// The end of this orphan is stored: it need not be told again.
+    Heard(u32),
+    /// Asks for PONG.
+    Ping,
+    /// A further piece of the path of the executable that comes next.
+    Next(Name),
+    /// The daemon will end: start the executable of NEXT in its place.
+    HandOver,
 }
 
 /// What the keeper says.
@@ -81,6 +116,14 @@ pub(crate) enum ToDaemon {
     End(u8),
     /// There was no room for this descriptor.
     Refused(Name),
+    /// With this comes a pidfd of the keeper.
+    Keeper,
+    /// The answer to PING.
+    Pong,
+    /// The answer to HAND_OVER: the daemon may end.
+    Go,
+    /// An update was undone, for this reason.
+    Why(Name),
 }
 
 /// A name that cannot be one.
@@ -95,6 +138,15 @@ pub(crate) struct Encoded {
 }
 
 impl Name {
+    /// Returns the longest beginning of a text that can be a name, and the
+    /// rest; `None` for an empty text.
+    pub(crate) fn first_of(text: &str) -> Option<(Name, &str)> {
+        let longest = text.len().min(MAX_NAME);
+        let end = (0..=longest).rfind(|at| text.is_char_boundary(*at))?;
+        let (first, rest) = text.split_at(end);
+        Some((Name::try_from(first).ok()?, rest))
+    }
+
     /// Returns the name as text.
     pub(crate) fn as_str(&self) -> &str {
         // Only `try_from` and `from_bytes` make names, both from UTF-8.
@@ -166,6 +218,11 @@ impl ToKeeper {
             ToKeeper::DropPrefix(prefix) => Encoded::new(DROP_PREFIX, prefix.as_bytes()),
             ToKeeper::Ready => Encoded::new(READY, &[]),
             ToKeeper::Quit => Encoded::new(QUIT, &[]),
+            ToKeeper::Hello(version) => Encoded::new(HELLO, &[*version]),
+            ToKeeper::Heard(pid) => Encoded::new(HEARD, &pid.to_le_bytes()),
+            ToKeeper::Ping => Encoded::new(PING, &[]),
+            ToKeeper::Next(piece) => Encoded::new(NEXT, piece.as_bytes()),
+            ToKeeper::HandOver => Encoded::new(HAND_OVER, &[]),
         }
     }
 
@@ -178,6 +235,17 @@ impl ToKeeper {
             DROP_PREFIX => Name::from_bytes(payload).map(ToKeeper::DropPrefix),
             READY if payload.is_empty() => Some(ToKeeper::Ready),
             QUIT if payload.is_empty() => Some(ToKeeper::Quit),
+            HELLO => match payload {
+                [version] => Some(ToKeeper::Hello(*version)),
+                _ => None,
+            },
+            HEARD => {
+                let pid = payload.try_into().ok()?;
+                Some(ToKeeper::Heard(u32::from_le_bytes(pid)))
+            }
+            PING if payload.is_empty() => Some(ToKeeper::Ping),
+            NEXT => Name::from_bytes(payload).map(ToKeeper::Next),
+            HAND_OVER if payload.is_empty() => Some(ToKeeper::HandOver),
             _ => None,
         }
     }
@@ -191,6 +259,10 @@ impl ToDaemon {
             ToDaemon::Exited { pid, status } => Encoded::new(EXITED, &exit_bytes(*pid, *status)),
             ToDaemon::End(version) => Encoded::new(END, &[*version]),
             ToDaemon::Refused(name) => Encoded::new(REFUSED, name.as_bytes()),
+            ToDaemon::Keeper => Encoded::new(KEEPER, &[]),
+            ToDaemon::Pong => Encoded::new(PONG, &[]),
+            ToDaemon::Go => Encoded::new(GO, &[]),
+            ToDaemon::Why(text) => Encoded::new(WHY, text.as_bytes()),
         }
     }
 
@@ -205,6 +277,10 @@ impl ToDaemon {
                 _ => None,
             },
             REFUSED => Name::from_bytes(payload).map(ToDaemon::Refused),
+            KEEPER if payload.is_empty() => Some(ToDaemon::Keeper),
+            PONG if payload.is_empty() => Some(ToDaemon::Pong),
+            GO if payload.is_empty() => Some(ToDaemon::Go),
+            WHY => Name::from_bytes(payload).map(ToDaemon::Why),
             _ => None,
         }
     }
@@ -253,6 +329,11 @@ mod tests {
             (ToKeeper::DropPrefix(name("run 7 ")), b"\x03run 7 "),
             (ToKeeper::Ready, b"\x04"),
             (ToKeeper::Quit, b"\x05"),
+            (ToKeeper::Hello(2), b"\x06\x02"),
+            (ToKeeper::Heard(0x0102_0304), b"\x07\x04\x03\x02\x01"),
+            (ToKeeper::Ping, b"\x08"),
+            (ToKeeper::Next(name("/usr/")), b"\x09/usr/"),
+            (ToKeeper::HandOver, b"\x0a"),
         ] {
             assert_eq!(message.encode().as_bytes(), bytes);
             assert_eq!(ToKeeper::decode(bytes), Some(message));
@@ -281,6 +362,10 @@ mod tests {
             ),
             (ToDaemon::End(1), b"\x43\x01"),
             (ToDaemon::Refused(name("x")), b"\x44x"),
+            (ToDaemon::Keeper, b"\x45"),
+            (ToDaemon::Pong, b"\x46"),
+            (ToDaemon::Go, b"\x47"),
+            (ToDaemon::Why(name("it ended")), b"\x48it ended"),
         ] {
             assert_eq!(message.encode().as_bytes(), bytes);
             assert_eq!(ToDaemon::decode(bytes), Some(message));
@@ -299,6 +384,18 @@ mod tests {
     }
 
     #[test]
+    fn a_long_path_is_cut_into_names_and_no_letter_is() {
+        let path = "/é".repeat(300);
+        let (mut rest, mut whole) = (path.as_str(), String::new());
+        while let Some((piece, further)) = Name::first_of(rest) {
+            whole.push_str(piece.as_str());
+            rest = further;
+        }
+        assert_eq!(whole, path);
+        assert_eq!(Name::first_of(""), None);
+    }
+
+    #[test]
     fn what_is_no_message_is_none() {
         let too_long = [&[PARK][..], &[b'n'; 201]].concat();
         for packet in [
@@ -309,13 +406,23 @@ mod tests {
             &too_long,
             b"\x04x",
             b"\x05x",
+            b"\x06",
+            b"\x06\x01\x01",
+            b"\x07\x01\0\0",
+            b"\x08x",
             b"\x09",
+            b"\x0ax",
+            b"\x0b",
             b"\x41",
             b"\x42",
             b"\x42\x01\0\0\0\x03\0\0\0\0",
             b"\x42\x01\0\0\0\0\0\0\0",
             b"\x43",
             b"\x43\x01\x01",
+            b"\x45x",
+            b"\x46x",
+            b"\x47x",
+            b"\x48",
             b"\xff",
         ] {
             assert_eq!(ToKeeper::decode(packet), None, "{packet:?}");

@@ -1,4 +1,4 @@
-//! What the keeper holds: descriptors by name, and exits nobody heard of yet.
+//! What the keeper holds: descriptors by name, and exits no daemon has stored.
 //!
 //! Both have a fixed size that is reserved at the start, so that a keeper which
 //! runs for years has no allocation left to fail.
@@ -13,7 +13,7 @@ use super::protocol::Name;
 /// Most parked descriptors; a PARK beyond is refused.
 pub(super) const MAX_PARKED: usize = 16_384;
 
-/// Most exits kept while no daemon listens; the oldest go first.
+/// Most exits kept until a daemon has stored them; the oldest go first.
 pub(super) const MAX_EXITS: usize = 4096;
 
 /// Descriptors by name, in no order.
@@ -22,9 +22,12 @@ pub(super) struct ParkedFds {
     limit: usize,
 }
 
-/// Ends of orphans, oldest first.
+/// Ends of orphans, oldest first. Those a daemon was told stay until it has
+/// stored them: if it dies before, the next one is told again.
 pub(super) struct Exits {
     entries: VecDeque<(u32, ExitStatus)>,
+    /// How many of them, from the front, the daemon at hand was told.
+    n_told: usize,
     limit: usize,
 }
 
@@ -79,6 +82,7 @@ impl Exits {
     pub(super) fn with_limit(limit: usize) -> Exits {
         Exits {
             entries: VecDeque::with_capacity(limit),
+            n_told: 0,
             limit,
         }
     }
@@ -87,18 +91,39 @@ impl Exits {
     pub(super) fn push(&mut self, pid: u32, status: ExitStatus) {
         if self.entries.len() == self.limit {
             self.entries.pop_front();
+            self.n_told = self.n_told.saturating_sub(1);
         }
         self.entries.push_back((pid, status));
     }
 
-    /// Returns the oldest exit.
-    pub(super) fn first(&self) -> Option<(u32, ExitStatus)> {
-        self.entries.front().copied()
+    /// Returns the oldest exit the daemon was not told.
+    pub(super) fn first_untold(&self) -> Option<(u32, ExitStatus)> {
+        self.entries.get(self.n_told).copied()
     }
 
-    /// Forgets the oldest exit.
-    pub(super) fn forget_first(&mut self) {
-        self.entries.pop_front();
+    /// The daemon was told of the next one.
+    pub(super) fn told(&mut self) {
+        self.n_told = self.entries.len().min(self.n_told + 1);
+    }
+
+    /// There is another daemon, which was told nothing.
+    pub(super) fn tell_anew(&mut self) {
+        self.n_told = 0;
+    }
+
+    /// The daemon has stored the oldest exit of this pid that it was told.
+    pub(super) fn heard(&mut self, pid: u32) {
+        let mut told = self.entries.iter().take(self.n_told);
+        if let Some(index) = told.position(|(known, _)| *known == pid) {
+            self.entries.remove(index);
+            self.n_told -= 1;
+        }
+    }
+
+    /// Forgets all that was told: the daemon does not say what it has stored.
+    pub(super) fn forget_told(&mut self) {
+        self.entries.drain(..self.n_told);
+        self.n_told = 0;
     }
 }
 
@@ -160,9 +185,37 @@ mod tests {
         for pid in 1..=3 {
             exits.push(pid, ExitStatus::Code(0));
         }
-        assert_eq!(exits.first(), Some((2, ExitStatus::Code(0))));
-        exits.forget_first();
-        exits.forget_first();
-        assert_eq!(exits.first(), None);
+        assert_eq!(exits.first_untold(), Some((2, ExitStatus::Code(0))));
+        exits.told();
+        exits.told();
+        exits.push(4, ExitStatus::Code(0));
+        assert_eq!(exits.first_untold(), Some((4, ExitStatus::Code(0))));
+    }
+
+    #[test]
+    fn an_exit_is_told_to_each_daemon_until_one_has_stored_it() {
+        let mut exits = Exits::with_limit(10);
+        let untold = |exits: &mut Exits| {
+            let mut pids = Vec::new();
+            while let Some((pid, _)) = exits.first_untold() {
+                pids.push(pid);
+                exits.told();
+            }
+            pids
+        };
+        for pid in [7, 8, 7, 9] {
+            exits.push(pid, ExitStatus::Code(0));
+        }
+        exits.heard(7);
+        assert_eq!(untold(&mut exits), [7, 8, 7, 9], "it was told nothing yet");
+        exits.heard(7);
+        exits.heard(5);
+        exits.push(10, ExitStatus::Code(0));
+        assert_eq!(untold(&mut exits), [10]);
+        exits.tell_anew();
+        assert_eq!(untold(&mut exits), [8, 7, 9, 10]);
+        exits.forget_told();
+        exits.tell_anew();
+        assert_eq!(untold(&mut exits), [0; 0]);
     }
 }

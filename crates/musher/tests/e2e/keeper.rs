@@ -2,6 +2,7 @@
 //! death of the daemon either.
 
 use crate::cluster::{Load, started};
+use crate::failpoints::living;
 use crate::harness::{Musher, is_alive, kill};
 use crate::takeover::ticks;
 use serde_json::json;
@@ -252,6 +253,39 @@ fn both_killed_brings_a_cluster_back_once() {
 }
 
 #[test]
+fn both_killed_keeps_an_app_with_its_children_as_it_was() {
+    const FAMILY: &str = "import subprocess, time\n\
+        subprocess.Popen(['sleep', '600'])\n\
+        subprocess.Popen(['sleep', '600'], start_new_session=True)\n\
+        print('up', flush=True)\n\
+        time.sleep(600)\n";
+    let musher = Musher::new();
+    let script = musher.write("family.py", FAMILY);
+    let script = script.to_str().expect("a path");
+    musher.ok(&[
+        "start",
+        script,
+        "--name",
+        "family",
+        "--interpreter",
+        "python3",
+    ]);
+    // Whatever found the interpreter is gone by then.
+    musher.wait("its children", || musher.log_has("family", "up"));
+    let family = living(&musher);
+    assert_eq!(family.len(), 3);
+    let before = musher.pids("family");
+    for _ in 0..2 {
+        musher.kill_both();
+        musher.wait_status("family", 1, "online");
+        assert_eq!(musher.pids("family"), before);
+        assert_eq!(living(&musher), family, "nobody more, nobody less");
+    }
+    musher.ok(&["stop", "family"]);
+    assert_eq!(living(&musher), BTreeSet::new());
+}
+
+#[test]
 fn the_next_keeper_holds_stdin_channels_and_control_sockets_too() {
     let musher = Musher::new();
     let script = musher.write(
@@ -347,4 +381,29 @@ fn a_keeper_that_cannot_be_started_is_tried_again_and_said_once() {
     musher.wait("lines after the kill", || {
         (ticks(&musher.log("tick-out.log")).len() > seen + 5).then_some(())
     });
+}
+
+#[test]
+fn a_keeper_that_hangs_is_replaced_as_a_dead_one_is() {
+    // Two questions without an answer, some seconds apart, and one pause more.
+    const NOTICED: Duration = Duration::from_secs(60);
+    let musher = Musher::new();
+    musher.ok(&["start", &Musher::app("tick.js"), "--name", "tick"]);
+    let (before, daemon, keeper) = (musher.pids("tick"), musher.daemon_pid(), musher.keeper());
+    kill(keeper, "STOP");
+    let replaced =
+        crate::harness::wait_for(NOTICED, || (musher.n_said(REPAIRED) == 1).then_some(()));
+    assert!(replaced.is_some(), "{}", musher.evidence());
+    assert_eq!(
+        musher.n_said("the keeper does not answer: it was killed"),
+        1
+    );
+    assert!(!is_alive(keeper));
+    assert_eq!(musher.daemon_pid(), daemon);
+    musher.kill_daemon();
+    assert_eq!(musher.pids("tick"), before);
+    musher.ok(&["stop", "tick"]);
+    let numbers = ticks(&musher.log("tick-out.log"));
+    let expected: Vec<u64> = (0..numbers.len() as u64).collect();
+    assert_eq!(numbers, expected);
 }

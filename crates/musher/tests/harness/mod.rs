@@ -20,6 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Musher {
     dir: tempfile::TempDir,
     name: String,
+    vars: Vec<(String, String)>,
 }
 
 /// What a command printed and how it ended.
@@ -45,6 +46,7 @@ impl Musher {
         let musher = Musher {
             dir,
             name: name.to_owned(),
+            vars: Vec::new(),
         };
         std::fs::create_dir(musher.cwd()).expect("a working directory");
         if name != "musher" {
@@ -52,6 +54,11 @@ impl Musher {
                 .expect("a link to the binary");
         }
         musher
+    }
+
+    /// Sets a variable of every command that follows.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.vars.push((name.to_owned(), value.to_owned()));
     }
 
     /// Returns the home directory.
@@ -100,6 +107,7 @@ impl Musher {
             .env("MUSHER_HOME", self.home())
             .env("PM2_HOME", self.home())
             .env("TZ", "UTC")
+            .envs(self.vars.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }

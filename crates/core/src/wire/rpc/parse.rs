@@ -101,6 +101,10 @@ fn dispatch(
             Ok(Call::CollectGarbage { id })
         }
         "reloadLogs" => Ok(Call::ReloadLogs),
+        "musherUpdate" => match non_empty(&arg["executable"]) {
+            Some(executable) => Ok(Call::Update { executable }),
+            None => Err(CallError::NoExecutable),
+        },
         "profileCPU" => Ok(profile(ProfileKind::Cpu, arg)),
         "profileMEM" => Ok(profile(ProfileKind::Memory, arg)),
         _ => Err(CallError::UnknownMethod(method.to_owned())),

@@ -231,6 +231,16 @@ fn watch_calls_say_whose_and_two_calls_are_never_answered() {
 }
 
 #[test]
+fn an_update_names_an_executable() {
+    let update = call("musherUpdate", json!([{ "executable": "/opt/musher" }]));
+    let executable = "/opt/musher".to_owned();
+    assert_eq!(update, Ok(Call::Update { executable }));
+    for args in [json!([]), json!([{}]), json!([{ "executable": "" }])] {
+        assert_eq!(call("musherUpdate", args), Err(CallError::NoExecutable));
+    }
+}
+
+#[test]
 fn replies_have_the_shape_of_their_method() {
     let one = Ok(Reply::Process(Box::new(view())));
     let keys = |answer: Answer| -> Vec<String> {

@@ -38,6 +38,10 @@ struct Selection {
     daemon: bool,
 }
 
+/// Pause before the next daemon is followed: one that is about to end for good
+/// is gone by then.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
 /// How lines that come are shown.
 struct LineStyle {
     stamp: Stamp,
@@ -212,7 +216,13 @@ fn stream(ctx: &mut Context, mut subscriber: Subscriber, selection: &Selection) 
     loop {
         let event = match subscriber.next(WAIT) {
             Ok(event) => event,
-            Err(RpcError::Closed { .. }) => return Ok(0),
+            Err(RpcError::Closed { .. }) => match reconnected(ctx)? {
+                Some(next) => {
+                    subscriber = next;
+                    continue;
+                }
+                None => return Ok(0),
+            },
             Err(error) => return Err(error.into()),
         };
         let Some((name, payload)) = event else {
@@ -233,6 +243,18 @@ fn stream(ctx: &mut Context, mut subscriber: Subscriber, selection: &Selection) 
             _ => (),
         }
     }
+}
+
+/// Follows the next daemon, if there is one: an update, or the one that came
+/// after a crash.
+fn reconnected(ctx: &mut Context) -> Result<Option<Subscriber>, Failure> {
+    std::thread::sleep(RECONNECT_PAUSE);
+    let next = Subscriber::connect(&ctx.paths)?;
+    if next.is_some() {
+        ctx.console
+            .warn_err("another daemon follows: lines of the moment between are in the log files");
+    }
+    Ok(next)
 }
 
 fn print_event(

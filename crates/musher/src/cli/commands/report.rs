@@ -31,7 +31,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
         field(console, key, &value);
     }
     title(console, "CLI");
-    field(console, "local pm2", env!("CARGO_PKG_VERSION"));
+    field(console, "local pm2", crate::version::own());
     field(console, "home", &ctx.paths.home.display().to_string());
     title(console, "System info");
     field(console, "arch", std::env::consts::ARCH);

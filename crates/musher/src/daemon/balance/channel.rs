@@ -114,6 +114,11 @@ impl Link {
         Readable::Later
     }
 
+    /// Returns whether everything it was given is written.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Returns how many bytes were read in all.
     pub(crate) fn n_read(&self) -> u64 {
         self.n_read

@@ -168,6 +168,7 @@ impl Thread {
 
     fn accept_into(&mut self, socket: SocketId) {
         while let Some(listener) = self.listeners.get(&socket)
+            && self.leave_by.is_none()
             && self.primary.credit(socket) > 0
         {
             let mut out = Vec::new();

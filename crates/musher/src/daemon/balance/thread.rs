@@ -9,7 +9,7 @@ use musher_core::cluster::message::{FromWorker, SocketOptions};
 use musher_core::cluster::{ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::event::AppMessage;
-use musher_core::time::Mono;
+use musher_core::time::{Millis, Mono};
 use musher_core::wire::node_ipc::{self, Line};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -25,6 +25,9 @@ pub(crate) type Shared = Arc<OwnedFd>;
 
 /// How many readiness events are taken at once.
 const EVENTS_PER_WAIT: usize = 256;
+
+/// Longest wait for workers that have not taken their connections yet.
+const LEAVE_LIMIT: Millis = Millis(200);
 
 /// Tokens of epoll: the kind above, the id below.
 const KIND_SHIFT: u32 = 60;
@@ -45,6 +48,9 @@ pub(super) struct Thread {
     /// Who is told what became of a probe's connection.
     pub(super) probes: HashMap<ConnectionId, oneshot::Sender<Probed>>,
     pub(super) last_connection: u64,
+    /// No further connection is accepted, and the thread ends as soon as those
+    /// accepted are handed over, or then.
+    pub(super) leave_by: Option<Mono>,
     /// Sockets not watched after a failed accept, and until when.
     pub(super) paused: VecDeque<(Mono, SocketId)>,
     pub(super) actions: VecDeque<ClusterAction>,
@@ -70,6 +76,7 @@ impl Thread {
             connections: HashMap::new(),
             probes: HashMap::new(),
             last_connection: 0,
+            leave_by: None,
             paused: VecDeque::new(),
             actions: VecDeque::new(),
         })
@@ -100,7 +107,19 @@ impl Thread {
                 return;
             }
             self.on_time();
+            if self.has_left() {
+                return;
+            }
         }
+    }
+
+    /// Returns whether the next daemon can go on: connections that were accepted
+    /// are workers', and what was sent is in their channels.
+    fn has_left(&self) -> bool {
+        self.leave_by.is_some_and(|by| {
+            let is_idle = self.links.values().all(Link::is_idle);
+            now() >= by || (is_idle && self.connections.is_empty())
+        })
     }
 
     fn timeout(&self) -> Option<Timespec> {
@@ -109,6 +128,7 @@ impl Thread {
         let next = stalled
             .chain(paused)
             .chain(self.primary.next_deadline())
+            .chain(self.leave_by)
             .min()?;
         let millis = next.since(now()).get();
         Timespec::try_from(std::time::Duration::from_millis(millis)).ok()
@@ -186,6 +206,13 @@ impl Thread {
             Command::RestoreListener { name, fd } => self.restore_listener(name, fd),
             Command::RestoreWorker { child, keys } => self.restore_worker(child, keys),
             Command::ParkAll { round } => self.park_all(round),
+            Command::Leave => {
+                self.leave_by = Some(now + LEAVE_LIMIT);
+                self.paused.clear();
+                for socket in self.listeners.keys() {
+                    self.set_interest(*socket, EventFlags::empty());
+                }
+            }
             Command::Probe(probe) => self.probe(probe),
             Command::End => {}
             Command::RestoreTicket { name, data } => {
