@@ -79,6 +79,8 @@ pub(crate) struct Told {
 pub(crate) struct Drain {
     pub(crate) ends_at: Mono,
     pub(crate) is_done: bool,
+    /// A daemon that took over says it once more.
+    pub(crate) is_owed: bool,
 }
 
 impl Told {
@@ -500,13 +502,19 @@ impl Model {
                 let seen = self.known(*run)?;
                 let is_first = seen.drain.is_none() && seen.first_kill.is_none();
                 let declared = seen.spec.reload.drain;
-                if !seen.said.agent || !is_first || *limit != declared || limit.get() == 0 {
+                let is_again = seen
+                    .drain
+                    .is_some_and(|drain| drain.is_owed && *limit == drain.ends_at.since(now.mono));
+                let is_fresh = is_first && *limit == declared && limit.get() > 0;
+                if !seen.said.agent || !(is_fresh || is_again) {
                     let rule = "a_drain_is_asked_once_of_one_that_can";
                     return Err((rule, format!("run {run}")));
                 }
-                let ends_at = now.mono + *limit;
-                let is_done = false;
-                seen.drain = Some(Drain { ends_at, is_done });
+                seen.drain = Some(Drain {
+                    ends_at: seen.drain.map_or(now.mono + *limit, |drain| drain.ends_at),
+                    is_done: false,
+                    is_owed: false,
+                });
             }
             Action::Probe { run, kind, .. } => {
                 let asked = self.known(*run)?.ask(*kind, now.mono);
@@ -664,6 +672,7 @@ impl Model {
                     seen.drain = drained.map(|ends_at| Drain {
                         ends_at,
                         is_done: false,
+                        is_owed: true,
                     });
                 }
                 (run.id, seen)

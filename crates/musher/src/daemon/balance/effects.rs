@@ -69,13 +69,7 @@ impl Thread {
                 (self.on_event)(BalanceEvent::Hung { run, is_hung });
             }
             ClusterAction::CloseSocket { socket } => self.close_socket(socket),
-            ClusterAction::EndSocket { socket } => {
-                if let Some(listener) = self.listeners.get(&socket) {
-                    // Fails for datagram sockets, which have no queue.
-                    let _ = rustix::net::shutdown(&listener.fd, rustix::net::Shutdown::Both);
-                }
-                self.close_socket(socket);
-            }
+            ClusterAction::EndSocket { socket } => self.end_socket(socket),
             ClusterAction::Look { connection } => self.look(connection),
             ClusterAction::Probed {
                 connection,
@@ -108,6 +102,14 @@ impl Thread {
                 (self.on_event)(BalanceEvent::Ticket { name, data });
             }
         }
+    }
+
+    fn end_socket(&mut self, socket: SocketId) {
+        if let Some(listener) = self.listeners.get(&socket) {
+            // Fails for datagram sockets, which have no queue.
+            let _ = rustix::net::shutdown(&listener.fd, rustix::net::Shutdown::Both);
+        }
+        self.close_socket(socket);
     }
 
     fn bind(
