@@ -1,4 +1,5 @@
 //! Programs that choose a socket, with real connections.
+#![allow(clippy::unwrap_used)]
 
 use musher_os::bpf::{Turns, attach_random};
 use musher_os::listen::{self, Stack};

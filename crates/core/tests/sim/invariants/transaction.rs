@@ -18,6 +18,12 @@ pub(crate) fn a_drain_is_covered(s: &Step<'_>) -> Result<(), String> {
             continue;
         };
         let owner = s.model.runs.get(run).map(|seen| seen.pm_id);
+        let before = owner.and_then(|id| s.before.get(&id));
+        let known = before.and_then(|p| p.runs().find(|known| known.id == *run));
+        // A daemon that took over says again what was begun.
+        if known.is_some_and(Run::is_stopping) {
+            continue;
+        }
         let is_covered = match s.event {
             Event::Request(_, Request::Retire(id)) if Some(*id) == owner => {
                 let app = s.before.get(id).map(Process::app_key);
