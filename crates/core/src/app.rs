@@ -72,6 +72,8 @@ pub struct AppSpec {
     pub cron_restart: Option<String>,
     /// How connections are spread over workers.
     pub balance: Balance,
+    /// What ties a client to one worker.
+    pub sticky: Option<Sticky>,
     /// Questions that tell whether a run is well.
     pub probes: Probes,
     /// How a run is replaced.
@@ -121,6 +123,17 @@ pub enum Balance {
     Shared,
     /// musher accepts and hands connections over in strict rotation.
     RoundRobin,
+}
+
+/// What ties a client to one worker of a cluster app.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sticky {
+    /// Its network: an IPv4 address, or the first half of an IPv6 address.
+    Ip,
+    /// The session id in the query of its request, as Socket.IO has it.
+    Sid,
+    /// The value of the cookie of this name.
+    Cookie(Arc<str>),
 }
 
 /// Where the output of an app goes. Paths are without the process id.
@@ -278,6 +291,46 @@ impl Balance {
             "shared" => Some(Balance::Shared),
             "round-robin" | "rr" => Some(Balance::RoundRobin),
             _ => None,
+        }
+    }
+}
+
+impl Sticky {
+    /// The cookie that is looked for unless another is named: the one of
+    /// express-session.
+    pub const DEFAULT_COOKIE: &'static str = "connect.sid";
+
+    /// Returns what the config file's value says: a word, or
+    /// `{mode: 'cookie', name: '…'}`.
+    pub fn parse(value: &Value) -> Option<Sticky> {
+        let (mode, name) = match value {
+            Value::String(mode) => (mode.as_str(), None),
+            Value::Object(fields) => {
+                let is_known = |key: &String| key == "mode" || key == "name";
+                if !fields.keys().all(is_known) {
+                    return None;
+                }
+                (fields.get("mode")?.as_str()?, fields.get("name"))
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => return None,
+        };
+        match (mode, name) {
+            ("ip", None) => Some(Sticky::Ip),
+            ("sid", None) => Some(Sticky::Sid),
+            ("cookie", None) => Some(Sticky::Cookie(Sticky::DEFAULT_COOKIE.into())),
+            ("cookie", Some(Value::String(name))) if !name.is_empty() => {
+                Some(Sticky::Cookie(name.as_str().into()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the word of the config file.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Sticky::Ip => "ip",
+            Sticky::Sid => "sid",
+            Sticky::Cookie(_) => "cookie",
         }
     }
 }

@@ -14,15 +14,21 @@
 //! never because its worker died or its slot was taken away. A worker that does
 //! not leave has every query answered exactly once.
 
+mod action;
 pub mod balancer;
 mod drain;
 mod group;
 mod lifetime;
 pub mod message;
+pub mod overview;
 pub mod probing;
+pub mod queues;
 mod sockets;
+pub mod sticky;
 mod takeover;
 mod worker;
+
+pub use action::{Carried, ClusterAction};
 
 use crate::app::Balance;
 use crate::id::Incarnation;
@@ -31,7 +37,7 @@ use crate::supervisor::event::AppMessage;
 use crate::time::Mono;
 use balancer::Connection;
 use group::Group;
-use message::{Collected, Endpoint, FromWorker, Key, SocketOptions, ToWorker};
+use message::{Endpoint, FromWorker, Key, ToWorker};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use worker::{Sent, Stage, Worker};
@@ -56,103 +62,6 @@ mod errno {
     pub(super) const ECANCELED: i32 = 125;
 }
 
-/// Which descriptor travels with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carried {
-    /// None.
-    Nothing,
-    /// A listening socket.
-    Socket(SocketId),
-    /// A connection.
-    Connection(ConnectionId),
-}
-
-/// One thing for the balance thread to do, in the order given.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ClusterAction {
-    /// Make a socket; answered by [`Primary::bound`].
-    Bind {
-        /// Its id from here on.
-        socket: SocketId,
-        /// Whose it is.
-        app: AppKey,
-        /// Which slot of the app it serves.
-        slot: u32,
-        /// Where.
-        endpoint: Endpoint,
-        /// How.
-        options: SocketOptions,
-        /// The socket whose exact address it shares (SO_REUSEPORT, socket(7)).
-        /// `None` binds without it, so that a foreign listener is noticed.
-        joins: Option<SocketId>,
-    },
-    /// Tell, or stop telling, by [`Primary::accepted`] what arrives there.
-    Watch {
-        /// Where.
-        socket: SocketId,
-        /// Whether.
-        on: bool,
-    },
-    /// Close musher's copy of a socket some worker may still accept from, and
-    /// unlink its path if it has one.
-    CloseSocket {
-        /// Which.
-        socket: SocketId,
-    },
-    /// As `CloseSocket`, but nobody uses it: take it out of the kernel at once
-    /// with shutdown(2), whatever duplicates are kept elsewhere. Otherwise
-    /// connections would go on to a queue that nobody empties.
-    EndSocket {
-        /// Which.
-        socket: SocketId,
-    },
-    /// A worker took the connection of a probe, or refused it.
-    Probed {
-        /// Which.
-        connection: ConnectionId,
-        /// Which of the two.
-        is_taken: bool,
-    },
-    /// Close musher's copy of a connection.
-    CloseConnection {
-        /// Which.
-        connection: ConnectionId,
-    },
-    /// Send a message to a worker.
-    Send {
-        /// To whom.
-        run: Incarnation,
-        /// What.
-        message: ToWorker,
-        /// With which descriptor.
-        carried: Carried,
-    },
-    /// Tell the supervisor what a worker said.
-    Tell {
-        /// Who.
-        run: Incarnation,
-        /// What.
-        message: AppMessage,
-    },
-    /// An agent has run the garbage collector.
-    Collected {
-        /// Whose.
-        run: Incarnation,
-        /// With what result.
-        collected: Collected,
-    },
-    /// Keep this for a later daemon: TLS ticket keys must outlive restarts, or
-    /// every client's session ticket is void.
-    KeepTicket {
-        /// Whose.
-        app: AppKey,
-        /// Of which socket.
-        key: Key,
-        /// What.
-        data: Value,
-    },
-}
-
 /// The primary of every cluster app, and the other end of every forked child.
 #[derive(Debug)]
 pub struct Primary {
@@ -160,6 +69,7 @@ pub struct Primary {
     groups: BTreeMap<GroupId, Group>,
     connections: BTreeMap<ConnectionId, Connection>,
     tickets: BTreeMap<(AppKey, Key), Value>,
+    sessions: BTreeMap<AppKey, sticky::Sessions>,
     first_seq: u64,
     last_id: u64,
 }
@@ -184,6 +94,7 @@ impl Primary {
             groups: BTreeMap::new(),
             connections: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             first_seq,
             last_id: 0,
         }
@@ -368,6 +279,7 @@ impl Primary {
         };
         match worker.sent.pop_front() {
             Some(Sent::Connection { seq }) => self.on_verdict(run, seq, false, now, out),
+            Some(Sent::Ping) => self.on_pulse(run, now, out),
             Some(Sent::Socket { group, ack, tries }) => {
                 worker.lost.push((
                     now + worker::RESEND_AFTER,
@@ -381,12 +293,16 @@ impl Primary {
     /// Returns when [`Primary::on_time`] has to be called next.
     pub fn next_deadline(&self) -> Option<Mono> {
         let groups = &self.groups;
-        let parked = groups.values().filter_map(|g| g.waiting_room.next_retry());
+        let parked = groups
+            .values()
+            .filter_map(|g| g.waiting_room.next_deadline());
         let lost = self
             .workers
             .values()
             .flat_map(|worker| worker.lost.iter().map(|(at, _)| *at));
-        parked.chain(lost).min()
+        let workers = self.workers.values();
+        let pulses = workers.filter_map(|worker| worker.pulse.next_verdict());
+        parked.chain(lost).chain(pulses).min()
     }
 
     /// Does what is due: parked connections are offered again, lost sockets
@@ -395,10 +311,12 @@ impl Primary {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         for group in ids {
             self.retry_parked(group, now, out);
+            self.give_up_looking_at(group, now, out);
         }
         let runs: Vec<Incarnation> = self.workers.keys().copied().collect();
         for run in runs {
             self.resend_lost(run, now, out);
+            self.judge(run, now, out);
         }
     }
 

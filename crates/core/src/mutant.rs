@@ -45,6 +45,44 @@ pub enum Mutant {
     SetBackIgnored,
     /// What waits for a restart gets it although the daemon is ending.
     WaitingOutlivesTheEnd,
+    /// A run whose agent said nothing is asked to drain.
+    MuteDrains,
+    /// That a drain is done is not heard.
+    DrainedUnheard,
+    /// A drain gets twice the time that was declared.
+    DrainUnbounded,
+    /// A retired process drains although nobody else serves.
+    LastOneDrains,
+    /// What a successor showed once counts although it was taken back.
+    ProofRemembered,
+    /// A run that fails its liveness probe is kept.
+    LivenessOverlooked,
+    /// Other probes are asked before the start is over.
+    StartupOverlooked,
+    /// One probe that is well turns traffic on, whatever the others say.
+    AnyProbeTurnsTrafficOn,
+    /// A roll replaces all of an app at once.
+    ParallelOverlooked,
+    /// A roll goes on after a failure.
+    FailureOverlooked,
+    /// What was replaced before a failure stays.
+    NobodyGoesBack,
+    /// A roll is answered although its client is gone.
+    AbandonedRollAnswered,
+    /// The release before is not booked.
+    PreviousForgotten,
+    /// The end of a run that was asked to end is not recorded.
+    ExitUnrecorded,
+    /// A run that died is asked how it is.
+    DeadAreAsked,
+    /// A roll starts what a person stopped meanwhile.
+    StoppedAreRolled,
+    /// A roll begins processes although the daemon is ending.
+    EndGoesBack,
+    /// A part of a roll counts as restarted without having said so.
+    SilenceIsReady,
+    /// A process named twice is replaced twice.
+    TargetsDoubled,
 }
 
 /// Every mutant.
@@ -67,6 +105,25 @@ pub const ALL: &[Mutant] = &[
     Mutant::PromotionUnannounced,
     Mutant::SetBackIgnored,
     Mutant::WaitingOutlivesTheEnd,
+    Mutant::MuteDrains,
+    Mutant::DrainedUnheard,
+    Mutant::DrainUnbounded,
+    Mutant::LastOneDrains,
+    Mutant::ProofRemembered,
+    Mutant::LivenessOverlooked,
+    Mutant::StartupOverlooked,
+    Mutant::AnyProbeTurnsTrafficOn,
+    Mutant::ParallelOverlooked,
+    Mutant::FailureOverlooked,
+    Mutant::NobodyGoesBack,
+    Mutant::AbandonedRollAnswered,
+    Mutant::PreviousForgotten,
+    Mutant::ExitUnrecorded,
+    Mutant::DeadAreAsked,
+    Mutant::StoppedAreRolled,
+    Mutant::EndGoesBack,
+    Mutant::SilenceIsReady,
+    Mutant::TargetsDoubled,
 ];
 
 thread_local! {

@@ -4,14 +4,16 @@
 //! are left out, the simulator watches over the latter.
 #![allow(clippy::unwrap_used)]
 
+#[path = "lifecycle/reload.rs"]
+mod reloads;
 mod support;
 
 use musher_core::app::{AppSpec, ExecMode, ReadyPolicy};
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::supervisor::{
-    Action, AppMessage, Calendar, Changes, Event, Oom, Reply, Request, Sample, SpawnFailure,
-    Supervisor,
+    Action, AppMessage, Calendar, Changes, Event, Oom, Outcome, Reply, Request, Sample,
+    SpawnFailure, Supervisor,
 };
 use musher_core::time::{Millis, Mono, Now, Wall};
 use musher_core::view::{ProcessView, Status};
@@ -75,9 +77,23 @@ fn word(action: &Action) -> Option<String> {
         Action::Reply(id, Err(error)) => format!("refuse {id} {error}"),
         Action::Exit => "exit".to_owned(),
         Action::TakeTraffic { run, on } => format!("traffic {run} {on}"),
-        Action::Reply(id, Ok(Reply::Rolled(_))) => format!("reply {id} rolled"),
+        Action::Reply(id, Ok(Reply::Rolled(receipt))) => {
+            let words: Vec<&str> = receipt.parts.iter().map(|p| outcome(&p.outcome)).collect();
+            format!("reply {id} rolled {}", words.join(" "))
+        }
         Action::Log(_) | Action::Persist(_) | Action::Record(_) => return None,
     })
+}
+
+fn outcome(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Replaced => "replaced",
+        Outcome::Restarted => "restarted",
+        Outcome::Failed(_) => "failed",
+        Outcome::Untouched => "untouched",
+        Outcome::RolledBack => "back",
+        Outcome::NotRolledBack(_) => "stays",
+    }
 }
 
 impl Story {

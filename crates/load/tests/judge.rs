@@ -1,5 +1,6 @@
 //! The judge is judged: servers that lose answers in every way, and what the
 //! load client says of each.
+#![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
 use std::io::{Read, Write};

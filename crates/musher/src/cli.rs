@@ -6,6 +6,7 @@
 mod boxes;
 mod caller;
 mod commands;
+mod connections;
 mod context;
 mod describe;
 mod help;

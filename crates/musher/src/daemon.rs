@@ -242,9 +242,27 @@ impl Hub {
                     let _ = keeper.drop_fd(&name);
                 }
             }
+            BalanceEvent::Hung { run, is_hung } => self.on_hung(run, is_hung),
+            BalanceEvent::Note(text) => self.log(&text, musher_os::clock::now()),
             BalanceEvent::Collected { run, collected } => self.collected(run, collected),
             BalanceEvent::Ticket { name, data } => self.store.save_ticket(name, data.to_string()),
         }
+    }
+
+    fn on_hung(&self, run: Incarnation, is_hung: bool) {
+        let now = musher_os::clock::now();
+        let owner = self.supervisor.owner(run);
+        let Some(view) = owner.and_then(|id| self.supervisor.view(id, now)) else {
+            return;
+        };
+        let what = match is_hung {
+            true => "does not respond: its connections go to the other workers",
+            false => "responds again",
+        };
+        self.log(
+            &format!("App [{}:{}] {what}", view.spec.name, view.pm_id),
+            now,
+        );
     }
 
     /// An app said something that is not Node's own.

@@ -18,6 +18,7 @@
 //! | [`stats`] | memory and cpu of processes and host |
 //! | [`fd`] | socketpair, pipe, SCM_RIGHTS |
 //! | [`listen`] | socket, bind, listen, accept, as libuv does |
+//! | [`bpf`] | bpf: who of a group of sockets gets a connection |
 //! | [`activation`] | the same as systemd does, for apps that take descriptors |
 //! | [`control`] | the daemon's own Unix sockets, peer credentials |
 //! | [`lock`] | flock |
@@ -29,6 +30,7 @@
 //! | [`signals`] | signal masks, signalfd, child subreaper |
 
 pub mod activation;
+pub mod bpf;
 pub mod cgroup;
 pub mod clock;
 pub mod control;

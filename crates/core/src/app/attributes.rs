@@ -323,7 +323,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("shutdown_with_message", Kind::Bool, "Ask to end by the IPC message `shutdown`.").default("false").flag(&[long("shutdown-with-message", On)]),
     row("source_map_support", Kind::Bool, "Source maps are always on.").flag(&[long("source-map-support", On)]).stored(),
     row("startup", Kind::Object, "Probe of a slow start.").musher(),
-    row("sticky", Kind::Any, "Keep a client with its worker: ip, sid or cookie.").musher().stored(),
+    row("sticky", Kind::Any, "Keep a client with its worker: ip, sid, cookie or { mode: 'cookie', name }.").musher().flag(&[long("sticky", One("mode"))]),
     row("stop_exit_codes", Kind::Codes, "Exit codes after which no restart happens.").flag(&[long("stop-exit-codes", Many("code"))]),
     row("time", Kind::Bool, "Put the time before each log line.").flag(&[long("time", On)]),
     row("trace", Kind::Bool, "Ask the agent for tracing.").flag(&[long("trace", On)]).stored(),

@@ -177,6 +177,7 @@ pub fn spec(
             .text("cron_restart")
             .filter(|cron| cron.trim() != "0"),
         balance: reader.balance(),
+        sticky: reader.sticky(),
         probes: objects.probes,
         reload: objects.reload,
         listen: objects.listen,

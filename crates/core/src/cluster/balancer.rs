@@ -9,13 +9,14 @@
 
 use super::group::Group;
 use super::message::ToWorker;
-use super::worker::{Sent, Stage};
+use super::sticky::Aim;
+use super::worker::Sent;
 use super::{
     Carried, ClusterAction, ConnectionId, GroupId, Mono, Primary, SocketId, probing, send,
 };
 use crate::id::Incarnation;
 use crate::time::Millis;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// A worker that has not answered a connection for longer is busy.
 pub const STALE_AFTER: Millis = Millis(3);
@@ -38,7 +39,8 @@ pub(crate) struct Connection {
     /// When it was handed to the worker that has it.
     handed_at: Mono,
     /// Who refused it since it was last parked.
-    refused_by: Vec<Incarnation>,
+    pub(super) refused_by: Vec<Incarnation>,
+    pub(super) aim: Aim,
 }
 
 impl Connection {
@@ -49,6 +51,7 @@ impl Connection {
             accepted_at: now,
             handed_at: now,
             refused_by: Vec::new(),
+            aim: Aim::Anyone,
         }
     }
 }
@@ -56,7 +59,9 @@ impl Connection {
 /// The connections of a key that no worker has.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    queue: VecDeque<ConnectionId>,
+    pub(super) queue: VecDeque<ConnectionId>,
+    /// Looked at, and until when.
+    pub(super) looking: BTreeSet<(Mono, ConnectionId)>,
     /// Refused by every worker, and when to try again; in that order.
     parked: VecDeque<(Mono, ConnectionId)>,
     /// Who had the last turn.
@@ -64,13 +69,15 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn next_retry(&self) -> Option<Mono> {
-        self.parked.front().map(|(at, _)| *at)
+    pub(super) fn next_deadline(&self) -> Option<Mono> {
+        let retry = self.parked.front().map(|(at, _)| *at);
+        let look = self.looking.first().map(|(until, _)| *until);
+        retry.into_iter().chain(look).min()
     }
 }
 
 /// What can be done with the connection at the head of a queue.
-enum Pick {
+pub(super) enum Pick {
     Give(Incarnation),
     /// Every window is full, or nobody listens.
     Wait,
@@ -82,7 +89,7 @@ impl Primary {
     /// Returns how many connections to accept from this socket at this moment.
     pub fn credit(&self, socket: SocketId) -> usize {
         match self.group_of(socket) {
-            Some(group) if !self.is_served(group, socket) => self.room(group),
+            Some(group) if self.is_adopted(group, socket) => self.room(group),
             Some(_) | None => 0,
         }
     }
@@ -112,8 +119,12 @@ impl Primary {
         out: &mut Vec<ClusterAction>,
     ) {
         let id = held.group;
+        let is_new = held.aim == Aim::Anyone;
         self.connections.insert(connection, held);
         let group = self.groups.get_mut(&id).expect("the caller found it");
+        if group.sticky.is_some() && is_new {
+            return self.look_at(id, connection, now, out);
+        }
         group.waiting_room.queue.push_back(connection);
         self.refresh(id, now, out);
     }
@@ -130,12 +141,16 @@ impl Primary {
         let Some(worker) = self.workers.get_mut(&run) else {
             return;
         };
+        if worker.pulse.is_answered_by(ack) {
+            return self.on_pulse(run, now, out);
+        }
         if probing::on_verdict(worker, ack, accepted, out) {
             return;
         }
         let Some(connection) = worker.unacked.remove(&ack) else {
             return;
         };
+        worker.n_given += u64::from(accepted);
         if !accepted {
             self.take_back(connection, Some(run));
         } else if self.connections.remove(&connection).is_some() {
@@ -173,7 +188,7 @@ impl Primary {
             .map(|held| held.socket)
             .collect();
         for socket in sockets {
-            let on = room > 0 && !self.is_served(id, socket);
+            let on = room > 0 && self.is_adopted(id, socket);
             let group = self.groups.get_mut(&id).expect("it was just seen");
             let held = group
                 .sockets
@@ -186,6 +201,24 @@ impl Primary {
                 out.push(ClusterAction::Watch { socket, on });
             }
         }
+        self.spread(id, out);
+    }
+
+    /// True if musher accepts from this socket: nobody else does, or the group
+    /// has workers that connections are handed to.
+    fn is_adopted(&self, id: GroupId, socket: SocketId) -> bool {
+        !self.is_served(id, socket) || self.hands_over(id)
+    }
+
+    /// True if some worker of the group takes what is handed over, and accepts
+    /// nothing itself.
+    pub(super) fn hands_over(&self, id: GroupId) -> bool {
+        self.groups[&id].members.iter().any(|(_, run)| {
+            self.workers.get(run).is_some_and(|worker| {
+                let open = worker.open.get(&id);
+                worker.takes() && open.is_some_and(|open| open.direct.is_none())
+            })
+        })
     }
 
     /// True if a worker accepts from this socket itself.
@@ -193,7 +226,7 @@ impl Primary {
         self.groups[&id].members.iter().any(|(_, run)| {
             self.workers.get(run).is_some_and(|worker| {
                 let open = worker.open.get(&id);
-                worker.stage == Stage::Serving && open.is_some_and(|o| o.direct == Some(socket))
+                worker.takes() && open.is_some_and(|o| o.direct == Some(socket))
             })
         })
     }
@@ -210,9 +243,11 @@ impl Primary {
     }
 
     fn dispatch(&mut self, id: GroupId, now: Mono, out: &mut Vec<ClusterAction>) {
+        let mut at = 0;
         while let Some(group) = self.groups.get(&id)
-            && let Some(connection) = group.waiting_room.queue.front().copied()
+            && let Some(connection) = group.waiting_room.queue.get(at).copied()
         {
+            let is_sticky = group.sticky.is_some();
             let pick = self.pick(id, connection, now);
             let room = &mut self
                 .groups
@@ -220,13 +255,15 @@ impl Primary {
                 .expect("it was just seen")
                 .waiting_room;
             match pick {
+                // Another one's owner may have room.
+                Pick::Wait if is_sticky => at += 1,
                 Pick::Wait => return,
                 Pick::Park => {
-                    room.queue.pop_front();
+                    room.queue.remove(at);
                     room.parked.push_back((now + RETRY_AFTER, connection));
                 }
                 Pick::Give(run) => {
-                    room.queue.pop_front();
+                    room.queue.remove(at);
                     self.give(run, connection, now, out);
                 }
             }
@@ -234,12 +271,13 @@ impl Primary {
     }
 
     fn pick(&mut self, id: GroupId, connection: ConnectionId, now: Mono) -> Pick {
+        if let Some(pick) = self.pick_owner(id, connection) {
+            return pick;
+        }
         let group = &self.groups[&id];
         let refused_by = &self.connections[&connection].refused_by;
         let serving = |(_, run): &&(u32, Incarnation)| {
-            self.workers
-                .get(run)
-                .is_some_and(|worker| worker.stage == Stage::Serving)
+            self.workers.get(run).is_some_and(|worker| worker.takes())
         };
         let mut n_serving = 0;
         let mut n_refused = 0;
@@ -253,7 +291,7 @@ impl Primary {
             if self.workers[&member.1].room(id) == 0 {
                 continue;
             }
-            if !self.is_stale(member.1, now) {
+            if !self.is_stale(member.1, now) && !self.is_queued(id, member.1) {
                 fresh = Some(*member);
                 break;
             }

@@ -7,6 +7,7 @@
 
 use super::balancer::Connection;
 use super::message::{Place, ToWorker};
+use super::sticky::Aim;
 use super::worker::Stage;
 use super::{Carried, ClusterAction, ConnectionId, GroupId, Mono, Primary, send};
 use crate::app::Upgraded;
@@ -65,7 +66,7 @@ impl Primary {
         if worker.stage == Stage::Serving {
             worker.stage = Stage::Detached;
         }
-        let app = worker.app.clone();
+        let (app, slot) = (worker.app.clone(), worker.slot);
         send(run, ToWorker::HandleAck, Carried::Nothing, out);
         self.refresh_groups_of(run, now, out);
         let mut groups = self.groups.iter();
@@ -74,7 +75,11 @@ impl Primary {
             out.push(ClusterAction::CloseConnection { connection });
             return;
         };
-        let held = Connection::new(id, now);
+        let mut held = Connection::new(id, now);
+        if self.groups[&id].sticky.is_some() {
+            // Whose client it is was found out when it came.
+            held.aim = Aim::Slot(slot);
+        }
         self.hold(connection, held, now, out);
     }
 

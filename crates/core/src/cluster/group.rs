@@ -7,16 +7,37 @@
 use super::balancer::Waiting;
 use super::message::{Endpoint, Key, Place, Query, SocketName, SocketOptions};
 use super::{GroupId, Primary, SocketId};
-use crate::app::Balance;
+use crate::app::{Balance, Sticky};
 use crate::id::Incarnation;
 use crate::supervisor::action::AppKey;
+use crate::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One held socket.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) socket: SocketId,
+    /// Its index among the group's: the order of listen(2). `None` if a former
+    /// daemon did not say.
+    pub(super) order: Option<u32>,
     pub(super) watched: bool,
+    pub(super) measured: bool,
+    /// Connections in its queue, and since when there are any.
+    pub(super) n_queued: u32,
+    pub(super) queued_since: Option<Mono>,
+}
+
+impl Held {
+    pub(super) fn new(socket: SocketId, order: Option<u32>) -> Held {
+        Held {
+            socket,
+            order,
+            watched: false,
+            measured: false,
+            n_queued: 0,
+            queued_since: None,
+        }
+    }
 }
 
 /// Everything one key of one app has.
@@ -43,6 +64,10 @@ pub(crate) struct Group {
     /// Slots whose worker closed its server on purpose.
     pub(super) done: BTreeSet<u32>,
     pub(super) waiting_room: Waiting,
+    /// What ties a client to a worker, as the newest worker has it.
+    pub(super) sticky: Option<Sticky>,
+    /// The live list the kernel was told last.
+    pub(super) live: Option<Vec<u32>>,
 }
 
 impl Group {
@@ -61,6 +86,8 @@ impl Group {
             owed: BTreeSet::new(),
             done: BTreeSet::new(),
             waiting_room: Waiting::default(),
+            sticky: None,
+            live: None,
         }
     }
 
@@ -76,6 +103,25 @@ impl Group {
             && mine.address == reported.address
             && (mine.port == reported.port || (mine.port == 0 && real == reported.port))
             && (mine.port != 0 || mine.index == reported.index)
+    }
+
+    /// Returns the index the next socket will have, if those of all others are
+    /// known.
+    pub(super) fn next_order(&self) -> Option<u32> {
+        let known = self.sockets.values().all(|held| held.order.is_some());
+        known.then_some(u32::try_from(self.sockets.len()).ok()?)
+    }
+
+    /// Returns the socket that listened first, if the order of all is known: a
+    /// gap means that the kernel has moved another into it.
+    pub(super) fn first_of_all(&self) -> Option<SocketId> {
+        let mut orders: Vec<(u32, SocketId)> = Vec::new();
+        for held in self.sockets.values() {
+            orders.push((held.order?, held.socket));
+        }
+        orders.sort_unstable();
+        let is_whole = orders.iter().zip(0..).all(|((order, _), at)| *order == at);
+        is_whole.then_some(orders.first()?.1)
     }
 
     /// Returns where its connections come in, as an agent names it.

@@ -92,6 +92,7 @@ impl Primary {
         for id in self.group_ids(app) {
             if live.is_empty() {
                 self.close_group(id, out);
+                self.forget_sessions(app);
                 continue;
             }
             let group = self.groups.get_mut(&id).expect("it was just listed");

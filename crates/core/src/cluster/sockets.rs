@@ -67,6 +67,7 @@ impl Primary {
             socket,
             app: group.app.clone(),
             slot,
+            order: group.next_order(),
             endpoint: group.endpoint.clone(),
             options: group.options,
             joins: group.sockets.values().next().map(|held| held.socket),
@@ -95,11 +96,8 @@ impl Primary {
         match result {
             Ok(name) => {
                 group.name = group.name.take().or(name);
-                let held = Held {
-                    socket,
-                    watched: false,
-                };
-                group.sockets.insert(slot, held);
+                let order = group.next_order();
+                group.sockets.insert(slot, Held::new(socket, order));
             }
             Err(_) if !group.sockets.is_empty() => group.spreads = false,
             Err(errno) => {
@@ -130,6 +128,7 @@ impl Primary {
     ) {
         let group = self.groups.get_mut(&id).expect("the caller found it");
         let worker = self.workers.get_mut(&run).expect("the caller found it");
+        group.sticky.clone_from(&worker.sticky);
         group.owed.remove(&worker.slot);
         group.done.remove(&worker.slot);
         let ticket = (group.app.clone(), group.key.clone());

@@ -15,11 +15,13 @@ use crate::supervisor::action::{AppKey, Channel};
 use serde_json::Value;
 
 impl Primary {
-    /// Takes back a socket a former daemon had; returns its id.
+    /// Takes back a socket a former daemon had; returns its id. `order` is
+    /// what the [`ClusterAction::Bind`] that made it said.
     pub fn restore_socket(
         &mut self,
         app: AppKey,
         slot: u32,
+        order: Option<u32>,
         endpoint: Endpoint,
         options: SocketOptions,
         name: Option<SocketName>,
@@ -37,13 +39,7 @@ impl Primary {
         group.name = group.name.take().or(name);
         // Kept until a worker of the slot has it open again.
         group.owed.insert(slot);
-        group.sockets.insert(
-            slot,
-            Held {
-                socket,
-                watched: false,
-            },
-        );
+        group.sockets.insert(slot, Held::new(socket, order));
         socket
     }
 

@@ -1,10 +1,12 @@
 //! The primary against a fake kernel and fake workers, in every order.
 
+mod queues;
+mod sticky;
 mod world;
 
 use super::*;
 use crate::supervisor::action::Channel;
-use message::{Kind, Query};
+use message::{Kind, Query, SocketOptions};
 use probing::Refusal;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -30,6 +32,9 @@ enum Step {
     Probe { worker: usize, port: i32 },
     Sleep { millis: u64 },
     Bind,
+    Measure,
+    Suspend { worker: usize, suspended: bool },
+    Look { client: usize, upto: usize },
 }
 
 fn balances() -> impl Strategy<Value = Balance> {
@@ -55,7 +60,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => worker.clone().prop_map(|worker| Step::Drain { worker }),
         3 => worker.clone().prop_map(|worker| Step::HandOver { worker }),
         1 => worker.clone().prop_map(|worker| Step::Leave { worker }),
-        2 => worker.prop_map(|worker| Step::Kill { worker }),
+        2 => worker.clone().prop_map(|worker| Step::Kill { worker }),
+        6 => Just(Step::Measure),
+        6 => (0..6usize, 0..80usize).prop_map(|(client, upto)| Step::Look { client, upto }),
+        1 => (worker, any::<bool>())
+            .prop_map(|(worker, suspended)| Step::Suspend { worker, suspended }),
         1 => prop::sample::subsequence((0..SLOTS).collect::<Vec<_>>(), 0..=SLOTS as usize)
             .prop_map(|live| Step::KeepSlots { live }),
         4 => Just(Step::Bind),
@@ -88,6 +97,11 @@ fn take(world: &mut World, step: Step) {
         }),
         Step::Sleep { millis } => world.sleep(millis),
         Step::Bind => world.bind_all(),
+        Step::Measure => world.measure(),
+        Step::Look { client, upto } => world.look(client, upto),
+        Step::Suspend { worker, suspended } => {
+            world.with(worker, |w, run| w.suspend(run, suspended));
+        }
     }
 }
 
@@ -100,10 +114,12 @@ proptest! {
         joins_fail in any::<bool>(),
         binds_wait in any::<bool>(),
         balance in balances(),
+        sticky in prop::sample::select(sticky::modes()),
     ) {
         let mut world = World::new();
         world.joins_fail = joins_fail;
         world.binds_wait = binds_wait;
+        world.sticky = sticky;
         for step in steps {
             take(&mut world, step);
         }
@@ -137,6 +153,7 @@ fn scaling_steps() -> impl Strategy<Value = Vec<Step>> {
         10 => socket.prop_map(|socket| Step::Accept { socket }),
         5 => worker.clone().prop_map(|worker| Step::WorkerAccept { worker }),
         3 => worker.prop_map(|worker| Step::Kill { worker }),
+        6 => Just(Step::Measure),
         3 => slots.prop_map(|live| Step::KeepSlots { live }),
         4 => Just(Step::Bind),
         4 => (0..80u64).prop_map(|millis| Step::Sleep { millis }),
@@ -470,7 +487,7 @@ fn sockets_of_slots_that_left_under_a_former_daemon_go_with_the_last_server() {
     let sockets: Vec<_> = (0..2)
         .map(|slot| {
             let options = SocketOptions::default();
-            primary.restore_socket(app(), slot, endpoint.clone(), options, None)
+            primary.restore_socket(app(), slot, Some(slot), endpoint.clone(), options, None)
         })
         .collect();
     let (run, keys) = (Incarnation(7), [endpoint.key()]);
@@ -481,13 +498,21 @@ fn sockets_of_slots_that_left_under_a_former_daemon_go_with_the_last_server() {
         socket: sockets[0],
         on: true,
     };
+    let spread = |action: &ClusterAction| {
+        matches!(
+            action,
+            ClusterAction::Measure { .. } | ClusterAction::Spread { .. }
+        )
+    };
+    out.retain(|action| !spread(action));
     assert_eq!(out, [adopted], "slot 0 is served, nothing is closed");
     out.clear();
     let closed = FromWorker::Close(endpoint.key());
     primary.on_message(run, closed, false, Mono(1), &mut out);
     let ended = |socket| ClusterAction::EndSocket { socket };
-    let is_about_sockets =
-        |a: &ClusterAction| !matches!(a, ClusterAction::Watch { .. } | ClusterAction::Tell { .. });
+    let is_about_sockets = |a: &ClusterAction| {
+        !spread(a) && !matches!(a, ClusterAction::Watch { .. } | ClusterAction::Tell { .. })
+    };
     let ends: Vec<_> = out.into_iter().filter(is_about_sockets).collect();
     assert_eq!(ends, [ended(sockets[0]), ended(sockets[1])]);
 }

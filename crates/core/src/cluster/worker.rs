@@ -1,7 +1,8 @@
 //! What the primary remembers of one child.
 
+use super::queues::Pulse;
 use super::{ConnectionId, GroupId, SocketId};
-use crate::app::Balance;
+use crate::app::{Balance, Sticky};
 use crate::supervisor::action::{AppKey, Channel};
 use crate::time::{Millis, Mono};
 use std::collections::{BTreeMap, VecDeque};
@@ -44,6 +45,8 @@ pub(super) struct Open {
 pub(super) enum Sent {
     /// A connection, by its sequence number.
     Connection { seq: u64 },
+    /// A question whether the event loop turns.
+    Ping,
     /// A socket in answer to a query.
     Socket {
         group: GroupId,
@@ -58,6 +61,7 @@ pub(super) struct Worker {
     pub(super) app: AppKey,
     pub(super) slot: u32,
     pub(super) balance: Balance,
+    pub(super) sticky: Option<Sticky>,
     pub(super) channel: Channel,
     pub(super) stage: Stage,
     pub(super) open: BTreeMap<GroupId, Open>,
@@ -68,6 +72,12 @@ pub(super) struct Worker {
     /// Descriptors sent and not acknowledged: the answers carry no id, so
     /// their order is all there is.
     pub(super) sent: VecDeque<Sent>,
+    /// Taken out of balancing although it lives.
+    pub(super) suspended: bool,
+    /// Whether its event loop turns, as far as was asked.
+    pub(super) pulse: Pulse,
+    /// Connections handed over and accepted.
+    pub(super) n_given: u64,
     /// Listening sockets that did not arrive, and when to send them again.
     pub(super) lost: Vec<(Mono, Sent)>,
     seq: u64,
@@ -85,12 +95,16 @@ impl Worker {
             app,
             slot,
             balance,
+            sticky: None,
             channel,
             stage: Stage::Serving,
             open: BTreeMap::new(),
             unacked: BTreeMap::new(),
             probes: BTreeMap::new(),
             sent: VecDeque::new(),
+            suspended: false,
+            pulse: Pulse::default(),
+            n_given: 0,
             lost: Vec::new(),
             seq: first_seq,
         }
@@ -103,12 +117,17 @@ impl Worker {
         seq
     }
 
+    /// True if it may get connections at all.
+    pub(super) fn takes(&self) -> bool {
+        self.stage == Stage::Serving && !self.suspended && !self.pulse.is_hung
+    }
+
     /// Returns how many more connections of this group it may have unanswered.
     pub(super) fn room(&self, group: GroupId) -> usize {
         let Some(open) = self.open.get(&group) else {
             return 0;
         };
-        if self.stage != Stage::Serving || !open.listening {
+        if !self.takes() || !open.listening {
             return 0;
         }
         let window = match open.direct {

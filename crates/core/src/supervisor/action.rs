@@ -6,7 +6,7 @@ use super::record::Record;
 use super::request::{Reply, RequestError};
 use crate::app::listen::ListenSpec;
 use crate::app::probe::{Probe, ProbeKind};
-use crate::app::{Balance, RunAs, Upgraded};
+use crate::app::{Balance, RunAs, Sticky, Upgraded};
 use crate::exit::Signal;
 use crate::id::{Incarnation, PmId, RequestId};
 use crate::time::Millis;
@@ -156,6 +156,8 @@ pub struct SpawnPlan {
     pub slot: u32,
     /// How connections are spread over the app's workers.
     pub balance: Balance,
+    /// What ties a client to one of them.
+    pub sticky: Option<Sticky>,
     /// Program by path, or by name to be looked up in the PATH of `env`.
     pub program: String,
     /// Arguments after the program name.

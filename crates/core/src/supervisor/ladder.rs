@@ -27,7 +27,8 @@ pub fn begin_stop(run: &mut Run, ctx: &mut Ctx<'_>) {
 /// what it has accepted, if it has an agent to do so.
 pub fn begin_drain(run: &mut Run, ctx: &mut Ctx<'_>) {
     let policy = run.spec.reload;
-    if run.is_stopping() || !run.said.agent || policy.drain == Millis(0) {
+    let can = run.said.agent || planted!(MuteDrains);
+    if run.is_stopping() || !can || policy.drain == Millis(0) {
         return begin_stop(run, ctx);
     }
     ctx.out.push(Action::Detach { run: run.id });
@@ -36,10 +37,12 @@ pub fn begin_drain(run: &mut Run, ctx: &mut Ctx<'_>) {
         limit: policy.drain,
         websockets: policy.websockets,
     });
+    let until = match planted!(DrainUnbounded) {
+        true => ctx.now.mono + policy.drain + policy.drain,
+        false => ctx.now.mono + policy.drain,
+    };
     run.phase = Phase::Stopping(Stopping {
-        rung: Rung::Draining {
-            ask_at: ctx.now.mono + policy.drain,
-        },
+        rung: Rung::Draining { ask_at: until },
         exited: None,
         tree_gone: false,
     });
@@ -84,9 +87,11 @@ fn ask(run: &mut Run, ctx: &mut Ctx<'_>) {
         signal,
         tree: stop.treekill,
     });
-    let exited = match &run.phase {
-        Phase::Stopping(stopping) => stopping.exited,
-        Phase::Spawning | Phase::Launching { .. } | Phase::Online { .. } => None,
+    // A daemon that took over watches a draining run from the start: it is told
+    // only once that the tree is gone, perhaps before the exit.
+    let (exited, tree_gone) = match &run.phase {
+        Phase::Stopping(stopping) => (stopping.exited, stopping.tree_gone),
+        Phase::Spawning | Phase::Launching { .. } | Phase::Online { .. } => (None, false),
     };
     run.phase = Phase::Stopping(Stopping {
         rung: Rung::Asked {
@@ -94,7 +99,7 @@ fn ask(run: &mut Run, ctx: &mut Ctx<'_>) {
             kill_at: ctx.now.mono + stop.kill_timeout.max(Millis(1)),
         },
         exited,
-        tree_gone: false,
+        tree_gone,
     });
 }
 

@@ -220,7 +220,9 @@ pub fn on_exited(p: &mut Process, id: Incarnation, status: ExitStatus, ctx: &mut
         let ended = run.clone();
         // It ended by itself: whatever it leaves behind is ended too.
         ladder::hasten(run, ctx);
-        record_exit(p, &ended, status, note, ctx);
+        if !planted!(ExitUnrecorded) {
+            record_exit(p, &ended, status, note, ctx);
+        }
         emit(p, ProcessEvent::Exit, false, ctx);
         return;
     }

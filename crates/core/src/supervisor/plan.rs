@@ -38,6 +38,7 @@ pub fn spawn_plan(process: &Process, restart_time: u32, now: Now) -> SpawnPlan {
         app: process.app_key(),
         slot: process.instance,
         balance: spec.balance,
+        sticky: spec.sticky.clone(),
         program,
         args,
         env: child_env(spec, &facts),

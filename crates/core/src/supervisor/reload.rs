@@ -8,6 +8,7 @@ use super::ladder;
 use super::lifecycle::{self, Ctx};
 use super::process::{Goal, Process, Replacement, Rest, Second, Want};
 use super::run::{Phase, Run, Rung};
+use crate::app::probe::ProbeKind;
 use crate::app::{AppSpec, ExecMode};
 use crate::id::Incarnation;
 use crate::time::{Millis, Mono};
@@ -83,6 +84,9 @@ fn proof(
     proven: Option<Mono>,
     now: Mono,
 ) -> Proof {
+    if successor.died.is_some() {
+        return Proof::Owed("its main process ended".to_owned());
+    }
     let since = match successor.phase {
         Phase::Online { since } => since,
         Phase::Spawning | Phase::Launching { .. } | Phase::Stopping(_) => {
@@ -103,6 +107,9 @@ fn proof(
     }
     if successor.health.owes(&spec.probes).is_some() {
         return Proof::Owed(lifecycle::missing(successor));
+    }
+    if let Some(failure) = successor.health.failure(ProbeKind::Liveness) {
+        return Proof::Owed(format!("its liveness probe failed: {failure}"));
     }
     let shows_nothing =
         served.is_empty() && !spec.ready.wait_ready && spec.probes.readiness.is_none();
@@ -166,6 +173,7 @@ pub fn check(p: &mut Process, ctx: &mut Ctx<'_>) {
             );
             abort(p, &reason, ctx);
         }
+        Proof::Owed(_) if planted!(ProofRemembered) => {}
         Proof::Owed(_) => note_proven(p, None),
     }
 }
@@ -231,9 +239,14 @@ pub fn second_is_gone(p: &mut Process, reason: Option<&str>, ctx: &mut Ctx<'_>) 
         (Second::Leaving(run), _) => {
             if let Phase::Stopping(stopping) = &run.phase {
                 p.history.last_exit = stopping.exited.or(p.history.last_exit);
-                if let Some(replacement) = &mut p.replacement {
+                // A successor that failed was never the predecessor.
+                let replacement = p.replacement.as_mut();
+                if let Some(replacement) = replacement.filter(|r| r.took_over.is_some()) {
                     replacement.ended = Some(ctx.now.mono);
-                    replacement.was_killed = matches!(stopping.rung, Rung::Killed { .. });
+                    replacement.was_killed = match stopping.rung {
+                        Rung::Killed { .. } | Rung::Stuck => true,
+                        Rung::Draining { .. } | Rung::Asked { .. } => false,
+                    };
                 }
             }
             if p.serving.as_ref().is_some_and(Run::is_online) {

@@ -178,7 +178,7 @@ impl Supervisor {
                 && other.want == Want::Up
                 && other.serving.as_ref().is_some_and(Run::is_online)
         });
-        if !has_heirs {
+        if !has_heirs && !planted!(LastOneDrains) {
             return self.stop(request, pm_id, Goal::Deleted, now, out);
         }
         self.requests.open(request, Shape::One, 1);

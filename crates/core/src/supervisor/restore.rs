@@ -2,12 +2,23 @@
 
 use super::action::AppKey;
 use super::ladder;
-use super::process::{Process, Second};
+use super::process::{Process, Rest, Second, Want};
 use super::{Action, Settings, Supervisor, trigger};
 use crate::id::{Incarnation, PmId};
 use crate::supervisor::Calendar;
 use crate::time::Now;
 use std::collections::BTreeSet;
+
+/// Makes of a stored process what is left of it when the machine was started
+/// anew: none of its runs, and nothing to be judged by the restart policy. What
+/// was to run is started, once.
+pub fn after_reboot(p: &mut Process) {
+    let had_run = p.serving.take().is_some();
+    p.second = None;
+    if p.want == Want::Up && had_run {
+        p.rest = Rest::Due;
+    }
+}
 
 impl Supervisor {
     /// Returns a supervisor that goes on with these processes.

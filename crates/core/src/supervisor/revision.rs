@@ -28,7 +28,10 @@ pub fn note(p: &mut Process) {
         spec: Arc::clone(&run.spec),
         place: Some(place),
     };
-    p.previous = p.revision.replace(current);
+    let previous = p.revision.replace(current);
+    if !planted!(PreviousForgotten) {
+        p.previous = previous;
+    }
 }
 
 /// Returns the app as it was in the release before, pinned to where that was;

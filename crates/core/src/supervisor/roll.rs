@@ -6,15 +6,15 @@
 //! already replaced goes back to the release it came from. The answer is a
 //! [`Receipt`], whatever happened. A roll whose client is gone goes on.
 
-use super::process::{Goal, Process, Waiter};
+use super::process::{Goal, Process, Waiter, Want};
 use super::request::{Changes, Reply, RequestError};
 use super::revision;
-use super::{Action, AppKey, Drained, Record, Supervisor, reload, requests};
+use super::{Action, AppKey, Drained, Record, Supervisor, lifecycle, reload, requests};
 use crate::app::{AppSpec, OnFailure};
 use crate::id::{PmId, RequestId};
 use crate::time::{Millis, Mono, Now, Wall};
 use crate::view::ProcessView;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What a roll leads to.
@@ -71,11 +71,12 @@ pub enum Outcome {
     Replaced,
     /// It was restarted: its mode has no other way.
     Restarted,
-    /// It is as it was, and why.
+    /// It did not come to its new run, and why. One that is reloaded is as it
+    /// was; one that can only be restarted is not, unless it went back.
     Failed(String),
     /// The roll stopped before it.
     Untouched,
-    /// It was replaced and has gone back.
+    /// It was replaced, or its restart failed, and it has gone back.
     RolledBack,
     /// It was replaced, and going back failed.
     NotRolledBack(String),
@@ -94,6 +95,12 @@ pub struct Roll {
     running: BTreeMap<PmId, Outcome>,
     /// What those replaced came from.
     before: BTreeMap<PmId, Arc<AppSpec>>,
+    /// Apps of all, for those that are gone by the end.
+    apps: BTreeMap<PmId, AppKey>,
+    /// Those that were to run when the roll began.
+    wanted: BTreeSet<PmId>,
+    /// Those whose restart failed: they are not what they were.
+    half_done: BTreeSet<PmId>,
     done: BTreeMap<PmId, Part>,
     failure: Option<String>,
     is_undoing: bool,
@@ -116,12 +123,25 @@ impl Supervisor {
         if targets.iter().any(|id| !self.processes.contains_key(id)) {
             return Err(RequestError::UnknownIdReload);
         }
+        // Two at once would undo each other.
+        let is_rolled = |id: &&PmId| self.rolls.values().any(|roll| roll.order.contains(id));
+        if let Some(id) = targets.iter().find(is_rolled) {
+            return Err(RequestError::ReloadInProgress(*id));
+        }
+        let mut order = targets;
+        let mut named = BTreeSet::new();
+        order.retain(|id| named.insert(*id) || planted!(TargetsDoubled));
+        let named = order.iter().filter_map(|id| self.processes.get(id));
+        let is_up = |p: &&Process| p.want == Want::Up;
         let roll = Roll {
+            apps: named.clone().map(|p| (p.pm_id, p.app_key())).collect(),
+            wanted: named.filter(is_up).map(|p| p.pm_id).collect(),
+            half_done: BTreeSet::new(),
             began: now,
             to,
             parallel,
-            waiting: targets.iter().copied().collect(),
-            order: targets,
+            waiting: order.iter().copied().collect(),
+            order,
             running: BTreeMap::new(),
             before: BTreeMap::new(),
             done: BTreeMap::new(),
@@ -173,17 +193,31 @@ impl Supervisor {
         let Some(way) = roll.running.remove(&pm_id) else {
             return;
         };
-        let outcome = match (outcome, way) {
-            (Ok(_), way) => way,
-            (Err(error), Outcome::RolledBack) => Outcome::NotRolledBack(error.to_string()),
+        let process = self.processes.get(&pm_id);
+        // A run that is only waited for no longer counts as online: that is no
+        // proof.
+        let outcome = match (outcome, process.and_then(unproven)) {
+            (Ok(_), None) => Ok(()),
+            (Ok(_), Some(reason)) => {
+                roll.half_done.insert(pm_id);
+                Err(reason)
+            }
             (Err(error), _) => {
-                let reason = error.to_string();
+                if way == Outcome::Restarted && !matches!(error, RequestError::Superseded { .. }) {
+                    roll.half_done.insert(pm_id);
+                }
+                Err(error.to_string())
+            }
+        };
+        let outcome = match (outcome, way) {
+            (Ok(()), way) => way,
+            (Err(reason), Outcome::RolledBack) => Outcome::NotRolledBack(reason),
+            (Err(reason), _) => {
                 roll.failure.get_or_insert_with(|| reason.clone());
                 Outcome::Failed(reason)
             }
         };
-        let process = self.processes.get(&pm_id);
-        roll.done.insert(pm_id, part(pm_id, process, outcome));
+        roll.note(pm_id, process, outcome);
     }
 
     /// Begins what may begin; ends the roll if nothing is left. Returns how
@@ -196,7 +230,8 @@ impl Supervisor {
             roll.failure
                 .get_or_insert_with(|| RequestError::ShuttingDown.to_string());
         }
-        if roll.failure.is_some() && !roll.is_undoing {
+        let goes_on = planted!(FailureOverlooked) && !roll.waiting.is_empty();
+        if roll.failure.is_some() && !roll.is_undoing && !goes_on {
             self.stop_roll(&mut roll);
         }
         let mut n_begun = 0;
@@ -215,23 +250,29 @@ impl Supervisor {
     /// Leaves what was not reached, and lines up what is to go back.
     fn stop_roll(&self, roll: &mut Roll) {
         for pm_id in std::mem::take(&mut roll.waiting) {
-            let part = part(pm_id, self.processes.get(&pm_id), Outcome::Untouched);
-            roll.done.insert(pm_id, part);
+            roll.note(pm_id, self.processes.get(&pm_id), Outcome::Untouched);
         }
         // Those still under way are judged by themselves first.
         if !roll.running.is_empty() {
             return;
         }
         roll.is_undoing = true;
-        let goes_back = |part: &Part| {
+        if (self.is_ending() && !planted!(EndGoesBack)) || planted!(NobodyGoesBack) {
+            return;
+        }
+        let goes_back = |part: &&Part| {
             let process = self.processes.get(&part.pm_id);
             process.is_some_and(|p| p.spec.reload.on_failure == OnFailure::Rollback)
-                && matches!(part.outcome, Outcome::Replaced | Outcome::Restarted)
+                && match part.outcome {
+                    Outcome::Replaced | Outcome::Restarted => true,
+                    Outcome::Failed(_) => roll.half_done.contains(&part.pm_id),
+                    Outcome::Untouched | Outcome::RolledBack | Outcome::NotRolledBack(_) => false,
+                }
         };
         roll.waiting = roll
             .done
             .values()
-            .filter(|part| goes_back(part))
+            .filter(goes_back)
             .map(|part| part.pm_id)
             .collect();
     }
@@ -243,6 +284,9 @@ impl Supervisor {
             let Some(process) = self.processes.get(pm_id) else {
                 return true;
             };
+            if planted!(ParallelOverlooked) {
+                return true;
+            }
             let limit = roll.parallel.unwrap_or(process.spec.reload.parallel).max(1);
             let app = process.app_key();
             let n_under_way = roll
@@ -283,8 +327,7 @@ impl Supervisor {
                         Outcome::Failed(reason)
                     }
                 };
-                let part = part(pm_id, self.processes.get(&pm_id), outcome);
-                roll.done.insert(pm_id, part);
+                roll.note(pm_id, self.processes.get(&pm_id), outcome);
                 if !roll.is_undoing {
                     self.stop_roll(roll);
                 }
@@ -301,6 +344,14 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) -> Result<Outcome, RequestError> {
         let process = self.wanted(pm_id).ok_or(RequestError::UnknownIdReload)?;
+        let was_up = roll.is_undoing || roll.wanted.contains(&pm_id);
+        if process.want != Want::Up && was_up && !planted!(StoppedAreRolled) {
+            return Err(RequestError::Superseded {
+                id: pm_id,
+                what: Goal::Reloaded.verb(),
+                by: Goal::Stopped.verb(),
+            });
+        }
         if process.second.is_some() {
             return Err(RequestError::ReloadInProgress(pm_id));
         }
@@ -313,9 +364,12 @@ impl Supervisor {
             (false, RollTo::Previous) => revision::back(process, defaults),
         };
         let spec = spec.ok_or(RequestError::NoPrevious(pm_id))?;
-        if let Some(revision) = process.revision.as_ref().filter(|_| !roll.is_undoing) {
-            let before = revision::pinned(revision, defaults);
-            roll.before.extend(before.map(|before| (pm_id, before)));
+        if !roll.is_undoing {
+            let known = process.revision.as_ref();
+            let before = known.and_then(|known| revision::pinned(known, defaults));
+            // Where it is unknown where it ran, going back is its app as it was.
+            let before = before.unwrap_or_else(|| Arc::clone(&process.spec));
+            roll.before.insert(pm_id, before);
         }
         let possible = reload::is_possible(process);
         let (goal, way) = match possible {
@@ -349,13 +403,34 @@ impl Supervisor {
             parts: parts.collect(),
         };
         out.push(Action::Record(Record::Reload(Box::new(receipt.clone()))));
-        if !roll.is_abandoned {
+        if !roll.is_abandoned || planted!(AbandonedRollAnswered) {
             out.push(Action::Reply(id, Ok(Reply::Rolled(Box::new(receipt)))));
         }
     }
 }
 
-fn part(pm_id: PmId, process: Option<&Process>, outcome: Outcome) -> Part {
+impl Roll {
+    /// Books what became of a process.
+    fn note(&mut self, pm_id: PmId, process: Option<&Process>, outcome: Outcome) {
+        let app = self.apps.get(&pm_id).cloned();
+        let app = app.unwrap_or_else(|| AppKey {
+            namespace: String::new(),
+            name: String::new(),
+        });
+        self.done.insert(pm_id, part(pm_id, app, process, outcome));
+    }
+}
+
+/// Returns what a run that serves has not shown.
+fn unproven(p: &Process) -> Option<String> {
+    let serving = p.serving.as_ref().filter(|_| !planted!(SilenceIsReady));
+    let run = serving.filter(|run| run.is_online())?;
+    let says_too_little = run.spec.ready.wait_ready && !run.said.ready;
+    let is_owing = says_too_little || run.health.owes(&run.spec.probes).is_some();
+    is_owing.then(|| format!("{}:{} {}", p.spec.name, p.pm_id, lifecycle::missing(run)))
+}
+
+fn part(pm_id: PmId, app: AppKey, process: Option<&Process>, outcome: Outcome) -> Part {
     let is_begun = outcome != Outcome::Untouched;
     let replacement = process.and_then(|p| p.replacement.as_ref());
     let replacement = replacement.filter(|_| is_begun);
@@ -365,13 +440,7 @@ fn part(pm_id: PmId, process: Option<&Process>, outcome: Outcome) -> Part {
     let serving = process.and_then(|p| p.serving.as_ref());
     Part {
         pm_id,
-        app: process.map_or_else(
-            || AppKey {
-                namespace: String::new(),
-                name: String::new(),
-            },
-            Process::app_key,
-        ),
+        app,
         outcome,
         revision: process.and_then(|p| Some(p.revision.as_ref()?.number)),
         old_pid: replacement.and_then(|r| r.old_pid),

@@ -161,9 +161,10 @@ impl Run {
         }
     }
 
-    /// Returns whether the run was executed and nobody ends it.
-    pub const fn is_executed(&self) -> bool {
-        matches!(self.phase, Phase::Launching { .. } | Phase::Online { .. })
+    /// Returns whether the run was executed, lives, and nobody ends it.
+    pub fn is_executed(&self) -> bool {
+        let lives = self.died.is_none() || planted!(DeadAreAsked);
+        lives && matches!(self.phase, Phase::Launching { .. } | Phase::Online { .. })
     }
 
     /// Returns whether the run is ready and nobody ends it.
@@ -180,8 +181,9 @@ impl Run {
     pub fn deadline(&self) -> Option<Mono> {
         match &self.phase {
             Phase::Spawning => None,
+            // Its exit is about to be told: nothing is expected of it.
+            Phase::Online { .. } | Phase::Launching { .. } if !self.is_executed() => None,
             Phase::Online { .. } => self.health.deadline(),
-            Phase::Launching { .. } if self.died.is_some() => self.health.deadline(),
             Phase::Launching { ready_by } => {
                 let question = self.health.deadline();
                 Some(question.map_or(*ready_by, |at| at.min(*ready_by)))

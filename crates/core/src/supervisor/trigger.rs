@@ -187,7 +187,7 @@ fn on_drained(p: &mut Process, id: Incarnation, drained: Drained, ctx: &mut Ctx<
     if let Some(replacement) = p.replacement.as_mut().filter(|_| is_predecessor) {
         replacement.drained = Some(drained);
     }
-    if let Some(run) = p.run_mut(id) {
+    if let Some(run) = p.run_mut(id).filter(|_| !planted!(DrainedUnheard)) {
         ladder::hasten(run, ctx);
     }
 }
@@ -205,14 +205,16 @@ pub(super) fn on_probed(
     };
     let probes = run.spec.probes.clone();
     let heard = run.health.hear(kind, outcome, &probes, ctx.now.mono);
+    // One probe that is well says nothing about the others.
+    let is_well = !run.health.is_failing() || planted!(AnyProbeTurnsTrafficOn);
     let was_online = run.is_online();
     lifecycle::advance(p, id, ctx);
     let is_serving = p.serving.as_ref().is_some_and(|run| run.id == id);
     match (heard, kind) {
-        (Heard::Nothing, _) | (Heard::Well, ProbeKind::Startup) => {}
-        (Heard::Well, ProbeKind::Readiness | ProbeKind::Liveness) => {
+        (Heard::Well, _) if is_well => {
             ctx.out.push(Action::TakeTraffic { run: id, on: true });
         }
+        (Heard::Nothing | Heard::Well, _) => {}
         (Heard::Failing(_), ProbeKind::Readiness) if !was_online => {}
         (Heard::Failing(reason), kind) => {
             ctx.out.push(Action::TakeTraffic { run: id, on: false });
@@ -223,7 +225,8 @@ pub(super) fn on_probed(
                 kind.name()
             )));
             p.reason = Some(format!("the {} probe failed: {reason}", kind.name()));
-            if is_serving && kind != ProbeKind::Readiness && !ctx.ending {
+            let renews = kind != ProbeKind::Readiness && !planted!(LivenessOverlooked);
+            if is_serving && renews && !ctx.ending {
                 renew(p, ctx);
             }
         }
@@ -326,7 +329,11 @@ fn expire_launch(p: &mut Process, ctx: &mut Ctx<'_>) {
             "App [{}:{}] {reason}",
             p.spec.name, p.pm_id
         )));
+        let is_failing = run.health.is_failing();
         lifecycle::become_online(p, id, ctx);
+        if is_failing {
+            ctx.out.push(Action::TakeTraffic { run: id, on: false });
+        }
         p.reason = Some(reason);
     }
 }

@@ -73,6 +73,7 @@ pub const OWN_METHODS: &[&str] = &[
     "musherRetire",
     "musherHistory",
     "musherUpdate",
+    "musherBalance",
     "musherGc",
 ];
 
@@ -137,6 +138,9 @@ pub enum Call {
         /// At most this many.
         limit: u32,
     },
+    /// Answered with every address of the cluster apps: how connections are
+    /// spread there, and what each worker has.
+    Balance,
     /// `musherGc`: the app's garbage collector is run. Answered `{pm_id,
     /// heap_before, heap_after, rss_before, rss_after}`, in bytes.
     CollectGarbage {

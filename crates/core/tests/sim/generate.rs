@@ -1,11 +1,13 @@
 //! What a history is made of: which faults it has, its apps, its requests.
 
 use crate::rng::Rng;
-use musher_core::app::AppSpec;
-use musher_core::app::{ExecMode, ReadyPolicy, RestartPolicy, StopPolicy};
+use musher_core::app::probe::{Check, Probe, Probes};
+use musher_core::app::{
+    AppSpec, ExecMode, OnFailure, ReadyPolicy, ReloadPolicy, RestartPolicy, StopPolicy, Upgraded,
+};
 use musher_core::exit::Signal;
 use musher_core::id::PmId;
-use musher_core::supervisor::{Calendar, Changes, Request};
+use musher_core::supervisor::{Calendar, Changes, Request, RollTo};
 use musher_core::time::{Millis, Wall};
 use serde_json::{Map, Value, json};
 use std::cell::Cell;
@@ -34,6 +36,18 @@ pub(crate) struct Swarm {
     pub(crate) reloads: bool,
     pub(crate) ending: bool,
     pub(crate) deaths: bool,
+    /// A daemon also dies in the middle of a step, before it stored all of it.
+    pub(crate) torn: bool,
+    pub(crate) reboots: bool,
+    pub(crate) agents: bool,
+    pub(crate) probes: bool,
+    /// Probes fail.
+    pub(crate) ill: bool,
+    pub(crate) rolls: bool,
+    /// The directory behind the app's link changes, now and then to a bad one.
+    pub(crate) releases: bool,
+    /// The world is to come to rest: probes fall silent once they have said enough.
+    pub(crate) is_calm: bool,
     /// Clients ask all the time; else processes are mostly left to themselves.
     pub(crate) busy: bool,
 }
@@ -59,6 +73,14 @@ impl Swarm {
             reloads: rng.percent(60),
             ending: rng.percent(15),
             deaths: rng.percent(40),
+            torn: rng.percent(50),
+            reboots: rng.percent(20),
+            agents: rng.percent(60),
+            probes: rng.percent(50),
+            ill: rng.percent(60),
+            rolls: rng.percent(50),
+            releases: rng.percent(60),
+            is_calm: false,
             busy: rng.percent(50),
         }
     }
@@ -83,6 +105,14 @@ impl Swarm {
         reloads: false,
         ending: false,
         deaths: false,
+        torn: false,
+        reboots: false,
+        agents: true,
+        probes: true,
+        ill: false,
+        rolls: false,
+        releases: false,
+        is_calm: true,
         busy: false,
     };
 }
@@ -112,7 +142,10 @@ pub(crate) fn app(rng: &mut Rng, swarm: &Swarm) -> AppSpec {
     } else {
         ExecMode::Fork
     };
-    spec.n_instances = rng.pick(&[1, 1, 1, 2, 3]);
+    spec.n_instances = match swarm.rolls {
+        true => rng.pick(&[1, 2, 3, 4]),
+        false => rng.pick(&[1, 1, 1, 2, 3]),
+    };
     spec.autostart = rng.percent(92);
     spec.restart = RestartPolicy {
         autorestart: rng.percent(85),
@@ -139,8 +172,41 @@ pub(crate) fn app(rng: &mut Rng, swarm: &Swarm) -> AppSpec {
     if swarm.memory && rng.percent(70) {
         spec.max_memory_bytes = Some(MEMORY_LIMIT);
     }
+    if swarm.probes {
+        let mut some = |chance| rng.percent(chance).then(|| probe(rng));
+        spec.probes = Probes {
+            startup: some(30),
+            readiness: some(50),
+            liveness: some(50),
+        };
+        let once = [&mut spec.probes.startup, &mut spec.probes.liveness];
+        for probe in once.into_iter().flatten() {
+            probe.success_threshold = 1;
+        }
+    }
+    spec.reload = ReloadPolicy {
+        parallel: rng.pick(&[1, 1, 2, 3]),
+        min_ready: Millis(rng.pick(&[0, 0, 500, 4000])),
+        on_failure: rng.pick(&[OnFailure::Abort, OnFailure::Rollback]),
+        drain: Millis(rng.pick(&[0, 300, 30_000, 30_000])),
+        websockets: Upgraded::Wait,
+    };
     spec.declared = Arc::new(declared(&spec, rng.percent(30)));
     spec
+}
+
+fn probe(rng: &mut Rng) -> Probe {
+    Probe {
+        check: Check::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+        },
+        initial_delay: Millis(rng.pick(&[0, 50, 2000])),
+        period: Millis(rng.pick(&[1000, 5000, 10_000])),
+        timeout: Millis(rng.pick(&[100, 1000])),
+        success_threshold: rng.pick(&[1, 1, 2]),
+        failure_threshold: rng.pick(&[1, 3]),
+    }
 }
 
 /// Returns the description of an app: what a change of it is applied to.
@@ -172,6 +238,20 @@ fn declared(spec: &AppSpec, has_listen_timeout: bool) -> Map<String, Value> {
     if let Some(limit) = spec.max_memory_bytes {
         put("max_memory_restart", json!(limit));
     }
+    let reload = &spec.reload;
+    let on_failure = match reload.on_failure {
+        OnFailure::Abort => "abort",
+        OnFailure::Rollback => "rollback",
+    };
+    put(
+        "reload",
+        json!({
+            "parallel": reload.parallel,
+            "min_ready": reload.min_ready.get(),
+            "on_failure": on_failure,
+            "drain": reload.drain.get(),
+        }),
+    );
     if has_listen_timeout {
         put("listen_timeout", json!(spec.ready.listen_timeout.get()));
     }
@@ -192,6 +272,12 @@ pub(crate) fn request(rng: &mut Rng, swarm: &Swarm, ids: &[PmId]) -> Request {
             register_only: rng.percent(8),
         };
     }
+    if swarm.rolls && rng.percent(45) {
+        return roll(rng, ids);
+    }
+    if swarm.rolls && rng.percent(20) {
+        return Request::Retire(id);
+    }
     if swarm.reloads && rng.percent(60) {
         return Request::Reload(id, changes(rng));
     }
@@ -208,6 +294,30 @@ pub(crate) fn request(rng: &mut Rng, swarm: &Swarm, ids: &[PmId]) -> Request {
         17 => Request::ResetMeta(id),
         18 => Request::Signal(id, rng.pick(&[Signal::TERM, Signal(10)])),
         _ => Request::SetMonitored(id, rng.percent(50)),
+    }
+}
+
+/// Returns a roll over most slots, now and then over one that does not exist or
+/// over one named twice.
+fn roll(rng: &mut Rng, ids: &[PmId]) -> Request {
+    let mut targets = ids.to_vec();
+    targets.retain(|_| rng.percent(85));
+    if rng.percent(8) {
+        targets.push(rng.pick(ids));
+    }
+    if rng.percent(2) {
+        targets.push(PmId(77));
+    }
+    let to = match rng.below(10) {
+        0..=5 => RollTo::Changed(Changes::default()),
+        6..=7 => RollTo::Changed(changes(rng)),
+        _ => RollTo::Previous,
+    };
+    let parallel = rng.percent(30).then(|| rng.pick(&[1, 2, 3]));
+    Request::Roll {
+        targets,
+        to,
+        parallel,
     }
 }
 

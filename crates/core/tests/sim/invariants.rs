@@ -6,6 +6,7 @@
 mod identity;
 mod policy;
 mod replace;
+mod transaction;
 
 use crate::model::Step;
 
@@ -26,6 +27,10 @@ pub(crate) const INVARIANTS: &[Rule] = &[
     (
         "ended_runs_are_forgotten_once",
         identity::ended_runs_are_forgotten_once,
+    ),
+    (
+        "words_are_their_speakers",
+        identity::words_are_their_speakers,
     ),
     (
         "a_stale_event_changes_nothing",
@@ -118,6 +123,34 @@ pub(crate) const INVARIANTS: &[Rule] = &[
     (
         "a_death_promotes_the_successor",
         replace::a_death_promotes_the_successor,
+    ),
+    ("a_drain_is_covered", transaction::a_drain_is_covered),
+    ("a_drain_ends_in_time", transaction::a_drain_ends_in_time),
+    ("a_probe_goes_on", transaction::a_probe_goes_on),
+    (
+        "traffic_follows_health",
+        transaction::traffic_follows_health,
+    ),
+    (
+        "a_failing_run_is_replaced",
+        transaction::a_failing_run_is_replaced,
+    ),
+    (
+        "an_end_is_recorded_once",
+        transaction::an_end_is_recorded_once,
+    ),
+    ("releases_only_grow", transaction::releases_only_grow),
+    (
+        "the_release_is_what_serves",
+        transaction::the_release_is_what_serves,
+    ),
+    (
+        "the_dead_are_left_alone",
+        transaction::the_dead_are_left_alone,
+    ),
+    (
+        "a_part_belongs_to_one_open_roll",
+        transaction::a_part_belongs_to_one_open_roll,
     ),
 ];
 

@@ -1,19 +1,24 @@
 //! What an observer knows who sees only events and actions: the model the
 //! invariants compare the supervisor with.
 
-use musher_core::app::ExecMode;
+use musher_core::app::probe::{Probe, ProbeKind};
+use musher_core::app::{AppSpec, ExecMode, Place};
 use musher_core::exit::Signal;
 use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::supervisor::process::{Rest, Want};
+use musher_core::supervisor::process::{Revision, Second};
 use musher_core::supervisor::restart::History;
+use musher_core::supervisor::run::Rung;
 use musher_core::supervisor::run::{Phase, Said};
 use musher_core::supervisor::{
-    Action, AppKey, AppMessage, Event, Process, ProcessEvent, Request, Supervisor,
+    Action, AppKey, AppMessage, Event, Process, ProcessEvent, Record, Request, Supervisor,
 };
 use musher_core::time::{Mono, Now, Wall};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::kernel::Kernel;
+use crate::rolls::Rolls;
 
 /// A request as the client sees it.
 #[derive(Debug)]
@@ -42,6 +47,148 @@ pub(crate) struct Seen {
     pub(crate) n_forgotten: u32,
     pub(crate) is_detached: bool,
     pub(crate) is_over: bool,
+    pub(crate) spec: Arc<AppSpec>,
+    pub(crate) has_died: bool,
+    /// What its probes told, by kind.
+    pub(crate) told: [Told; 3],
+    /// From when its probes may be asked.
+    pub(crate) probed_from: Option<Mono>,
+    pub(crate) has_started: bool,
+    pub(crate) gets_traffic: bool,
+    pub(crate) drain: Option<Drain>,
+    pub(crate) n_exit_records: u32,
+    /// A successor: since when nothing is missing.
+    pub(crate) complete_since: Option<Mono>,
+    /// A daemon died during its life: what it said before may be lost.
+    pub(crate) is_inherited: bool,
+}
+
+/// What one probe of a run told, counted anew.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) is_asked: bool,
+    pub(crate) answered_at: Option<Mono>,
+    n_well: u32,
+    pub(crate) n_failed: u32,
+    pub(crate) is_well: bool,
+    pub(crate) is_failing: bool,
+}
+
+/// A drain as seen from outside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drain {
+    pub(crate) ends_at: Mono,
+    pub(crate) is_done: bool,
+    /// A daemon that took over says it once more.
+    pub(crate) is_owed: bool,
+}
+
+impl Told {
+    fn hear(&mut self, is_well: bool, probe: &Probe, now: Mono) {
+        self.is_asked = false;
+        self.answered_at = Some(now);
+        if is_well {
+            self.n_failed = 0;
+            self.n_well += 1;
+            if self.n_well >= probe.success_threshold {
+                self.is_well = true;
+                self.is_failing = false;
+            }
+        } else {
+            self.n_well = 0;
+            self.n_failed += 1;
+            if self.n_failed >= probe.failure_threshold {
+                self.is_well = false;
+                self.is_failing = true;
+            }
+        }
+    }
+}
+
+impl Seen {
+    fn new(pm_id: PmId, spec: &Arc<AppSpec>) -> Seen {
+        Seen {
+            pm_id,
+            mode: spec.mode,
+            wait_ready: spec.ready.wait_ready,
+            listen_timeout: spec.ready.listen_timeout.get(),
+            kill_timeout: spec.stop.kill_timeout.get(),
+            executed_at: None,
+            said: Said::default(),
+            rank: 0,
+            first_kill: None,
+            sigkills: Vec::new(),
+            was_asked_again: false,
+            n_online_events: 0,
+            n_forgotten: 0,
+            is_detached: false,
+            is_over: false,
+            spec: Arc::clone(spec),
+            has_died: false,
+            told: [Told::default(); 3],
+            probed_from: None,
+            has_started: spec.probes.startup.is_none(),
+            gets_traffic: true,
+            drain: None,
+            n_exit_records: 0,
+            complete_since: None,
+            is_inherited: false,
+        }
+    }
+
+    /// Returns whether its startup and readiness probes, if any, are well.
+    pub(crate) fn is_well(&self) -> bool {
+        let probes = &self.spec.probes;
+        [ProbeKind::Startup, ProbeKind::Readiness]
+            .into_iter()
+            .all(|kind| probes.get(kind).is_none() || self.told[kind as usize].is_well)
+    }
+
+    /// Returns whether any of its probes says it is not well.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.told.iter().any(|told| told.is_failing)
+    }
+
+    fn hear_probe(&mut self, kind: ProbeKind, is_well: bool, now: Mono) {
+        let spec = Arc::clone(&self.spec);
+        let Some(probe) = spec.probes.get(kind) else {
+            return;
+        };
+        if self.is_detached || self.is_over || self.has_died {
+            return;
+        }
+        self.told[kind as usize].hear(is_well, probe, now);
+        if kind == ProbeKind::Startup && self.told[kind as usize].is_well && !self.has_started {
+            self.has_started = true;
+            self.probed_from = Some(now);
+        }
+    }
+
+    /// Returns what is wrong about asking it now.
+    fn ask(&mut self, kind: ProbeKind, now: Mono) -> Result<(), String> {
+        let spec = Arc::clone(&self.spec);
+        let Some(probe) = spec.probes.get(kind) else {
+            return Err("it has no such probe".to_owned());
+        };
+        let Some(from) = self.probed_from else {
+            return Err("it was not executed".to_owned());
+        };
+        if self.is_detached || self.is_over || self.has_died {
+            return Err("it is ending or dead".to_owned());
+        }
+        if (kind == ProbeKind::Startup) == self.has_started {
+            return Err("startup is over, or is not".to_owned());
+        }
+        let told = &mut self.told[kind as usize];
+        let due = match told.answered_at {
+            None => from + probe.initial_delay,
+            Some(at) => at + probe.period,
+        };
+        if std::mem::replace(&mut told.is_asked, true) || now < due {
+            return Err("too early, or asked already".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// The part of a process that has to survive the daemon.
@@ -53,6 +200,21 @@ pub(crate) struct Durable {
     runs: Vec<(Incarnation, Option<u32>, Phase)>,
     reason: Option<String>,
     monitored: bool,
+    keys: BTreeSet<String>,
+    releases: [Option<Release>; 2],
+    said: Vec<(bool, bool, BTreeSet<String>)>,
+}
+
+type Release = (u32, Option<Place>);
+
+fn release(revision: Option<&Revision>) -> Option<Release> {
+    revision.map(|revision| (revision.number, revision.place.clone()))
+}
+
+fn said(p: &Process) -> Vec<(bool, bool, BTreeSet<String>)> {
+    let all = p.runs().map(|run| &run.said);
+    all.map(|said| (said.ready, said.agent, said.listening.clone()))
+        .collect()
 }
 
 impl Durable {
@@ -67,6 +229,9 @@ impl Durable {
                 .collect(),
             reason: p.reason.clone(),
             monitored: p.monitored,
+            keys: p.keys.clone(),
+            releases: [release(p.revision.as_ref()), release(p.previous.as_ref())],
+            said: said(p),
         }
     }
 }
@@ -80,6 +245,9 @@ impl Durable {
             && self.history == p.history
             && self.reason == p.reason
             && self.monitored == p.monitored
+            && self.keys == p.keys
+            && self.releases == [release(p.revision.as_ref()), release(p.previous.as_ref())]
+            && self.said == said(p)
             && runs.eq(p.runs().map(|run| (run.id, run.pid, &run.phase)))
     }
 }
@@ -96,6 +264,11 @@ pub(crate) struct Model {
     pub(crate) next_pm_id: u32,
     pub(crate) last_spawned: u64,
     pub(crate) n_exits: u32,
+    pub(crate) rolls: Rolls,
+    /// The parts of rolls that wait for slots.
+    parts: BTreeMap<PmId, RequestId>,
+    /// The slot somebody wants something of in this step.
+    wish: Option<PmId>,
     pub(crate) is_ending: bool,
     pub(crate) is_exiting: bool,
     /// An end was announced at some time, perhaps to a daemon that died since.
@@ -137,8 +310,14 @@ impl Step<'_> {
         })
     }
 
-    /// Returns whether this step is a client's wish for this slot, or the end.
+    /// Returns whether this step is a client's wish for this slot, or the end:
+    /// of its own or as a part of a roll that has come to it.
     pub(crate) fn is_wish_for(&self, id: PmId) -> bool {
+        let part = |p: &Process| crate::rolls::part_of(p);
+        let is_part = self.after.get(&id).and_then(part);
+        if is_part.is_some() && is_part != self.before.get(&id).and_then(part) {
+            return true;
+        }
         match self.event {
             Event::Request(_, request) => target(request) == Some(id),
             Event::Shutdown => true,
@@ -154,6 +333,7 @@ pub(crate) fn run_of(event: &Event) -> Option<Incarnation> {
         | Event::SpawnFailed { run, .. }
         | Event::Exited { run, .. }
         | Event::Died { run, .. }
+        | Event::Probed { run, .. }
         | Event::TreeGone { run }
         | Event::Message { run, .. } => Some(*run),
         _ => None,
@@ -179,9 +359,17 @@ pub(crate) fn target(request: &Request) -> Option<PmId> {
 
 impl Model {
     /// Takes in what is about to happen.
-    pub(crate) fn hear(&mut self, event: &Event, now: Now) {
+    pub(crate) fn hear(&mut self, event: &Event, before: &Processes, now: Now) {
+        self.wish = None;
         match event {
             Event::Request(id, request) => {
+                self.wish = target(request);
+                if let Request::Roll {
+                    targets, parallel, ..
+                } = request
+                {
+                    self.rolls.begin(*id, targets, *parallel, before, now);
+                }
                 self.is_ending |= *request == Request::PrepareShutdown;
                 self.was_ending |= self.is_ending;
                 let asked = Asked {
@@ -208,6 +396,7 @@ impl Model {
             Event::Spawned { run, .. } => {
                 if let Some(seen) = self.runs.get_mut(run) {
                     seen.executed_at = Some(now.mono);
+                    seen.probed_from = Some(now.mono);
                 }
             }
             Event::Exited { run, .. } | Event::SpawnFailed { run, .. } => {
@@ -222,10 +411,17 @@ impl Model {
                     seen.was_asked_again |= due.is_some_and(|at| *at <= now.wall);
                 }
             }
-            Event::Died { .. }
-            | Event::TreeGone { .. }
-            | Event::Probed { .. }
-            | Event::Sampled(_) => {}
+            Event::Died { run, .. } => {
+                if let Some(seen) = self.runs.get_mut(run) {
+                    seen.has_died = true;
+                }
+            }
+            Event::Probed { run, kind, outcome } => {
+                if let Some(seen) = self.runs.get_mut(run) {
+                    seen.hear_probe(*kind, outcome.is_ok(), now.mono);
+                }
+            }
+            Event::TreeGone { .. } | Event::Sampled(_) => {}
         }
     }
 
@@ -239,6 +435,15 @@ impl Model {
             AppMessage::Listening { key } => {
                 seen.said.listening.insert(key.clone());
             }
+            AppMessage::Closed { key } => {
+                seen.said.listening.remove(key);
+            }
+            AppMessage::AgentUp => seen.said.agent = true,
+            AppMessage::Drained(_) => {
+                if let Some(drain) = &mut seen.drain {
+                    drain.is_done = true;
+                }
+            }
             _ => {}
         }
     }
@@ -251,6 +456,15 @@ impl Model {
         now: Now,
     ) -> Result<(), (&'static str, String)> {
         self.erased_now.clear();
+        for (id, p) in after {
+            let part = crate::rolls::part_of(p);
+            if part.is_some() && part != self.parts.get(id).copied() {
+                // A roll has come to this slot.
+                for seen in self.runs.values_mut().filter(|seen| seen.pm_id == *id) {
+                    seen.was_asked_again = true;
+                }
+            }
+        }
         for action in actions {
             self.see_one(action, after, now)?;
         }
@@ -276,32 +490,36 @@ impl Model {
                 let Some(spec) = spec else {
                     return Err(("a_spawn_has_a_slot", format!("run {run}")));
                 };
-                let seen = Seen {
-                    pm_id: *pm_id,
-                    mode: spec.mode,
-                    wait_ready: spec.ready.wait_ready,
-                    listen_timeout: spec.ready.listen_timeout.get(),
-                    kill_timeout: spec.stop.kill_timeout.get(),
-                    executed_at: None,
-                    said: Said::default(),
-                    rank: 0,
-                    first_kill: None,
-                    sigkills: Vec::new(),
-                    was_asked_again: false,
-                    n_online_events: 0,
-                    n_forgotten: 0,
-                    is_detached: false,
-                    is_over: false,
-                };
+                let seen = Seen::new(*pm_id, spec);
                 self.runs.insert(*run, seen);
             }
             Action::Kill { run, signal, .. } => self.see_kill(*run, *signal, now)?,
-            Action::Signal { run, .. }
-            | Action::AskToShutDown { run }
-            | Action::TakeTraffic { run, .. }
-            | Action::Drain { run, .. }
-            | Action::Probe { run, .. } => {
+            Action::Signal { run, .. } | Action::AskToShutDown { run } => {
                 self.known(*run)?;
+            }
+            Action::TakeTraffic { run, on } => self.known(*run)?.gets_traffic = *on,
+            Action::Drain { run, limit, .. } => {
+                let seen = self.known(*run)?;
+                let is_first = seen.drain.is_none() && seen.first_kill.is_none();
+                let declared = seen.spec.reload.drain;
+                let is_again = seen
+                    .drain
+                    .is_some_and(|drain| drain.is_owed && *limit == drain.ends_at.since(now.mono));
+                let is_fresh = is_first && *limit == declared && limit.get() > 0;
+                if !seen.said.agent || !(is_fresh || is_again) {
+                    let rule = "a_drain_is_asked_once_of_one_that_can";
+                    return Err((rule, format!("run {run}")));
+                }
+                seen.drain = Some(Drain {
+                    ends_at: seen.drain.map_or(now.mono + *limit, |drain| drain.ends_at),
+                    is_done: false,
+                    is_owed: false,
+                });
+            }
+            Action::Probe { run, kind, .. } => {
+                let asked = self.known(*run)?.ask(*kind, now.mono);
+                let rule = "a_question_comes_in_its_time";
+                asked.map_err(|what| (rule, format!("{} of run {run}: {what}", kind.name())))?;
             }
             Action::Detach { run } => self.known(*run)?.is_detached = true,
             Action::Forget { run } => {
@@ -332,7 +550,8 @@ impl Model {
                     return Err(("a_slot_is_erased_once", format!("slot {id}")));
                 }
             }
-            Action::Reply(id, _) => {
+            Action::Reply(id, reply) => {
+                self.rolls.answered(*id, reply)?;
                 let Some(asked) = self.asked.get_mut(id) else {
                     return Err(("only_requests_are_answered", format!("request {id}")));
                 };
@@ -342,7 +561,20 @@ impl Model {
                 }
             }
             Action::Exit => self.n_exits += 1,
-            Action::Log(_) | Action::Record(_) => {}
+            Action::Record(Record::Exit(exit)) => {
+                let seen = self.known(exit.run);
+                // A run that ended by itself is forgotten before it is recorded.
+                if let Err(error) = seen {
+                    let seen = self.runs.get_mut(&exit.run).ok_or(error)?;
+                    seen.n_exit_records += 1;
+                } else if let Some(seen) = self.runs.get_mut(&exit.run) {
+                    seen.n_exit_records += 1;
+                }
+            }
+            Action::Record(Record::Reload(receipt)) => {
+                self.rolls.end(receipt, after, self.is_ending)?;
+            }
+            Action::Log(_) => {}
         }
         Ok(())
     }
@@ -353,7 +585,14 @@ impl Model {
         signal: Option<Signal>,
         now: Now,
     ) -> Result<(), (&'static str, String)> {
+        let (wish, is_exiting) = (self.wish, self.is_exiting);
         let seen = self.known(run)?;
+        if let (Some(drain), None) = (seen.drain, seen.first_kill) {
+            let is_over = drain.is_done || drain.ends_at <= now.mono || seen.is_over;
+            if !is_over && wish != Some(seen.pm_id) && !is_exiting {
+                return Err(("a_drain_is_given_its_time", format!("run {run}")));
+            }
+        }
         let is_first = seen.first_kill.is_none();
         let since = *seen.first_kill.get_or_insert(now.mono);
         if signal != Some(Signal::KILL) {
@@ -389,20 +628,67 @@ impl Model {
 
 impl Model {
     /// The daemon died: its clients are gone, the end it had announced and the
-    /// numbers above the highest in use are forgotten.
-    pub(crate) fn mourn(&mut self, processes: &Processes) {
+    /// numbers above the highest in use are forgotten. What it was told of runs
+    /// is what its successor knows of them.
+    pub(crate) fn mourn(&mut self, processes: &Processes, last_run: Incarnation, now: Now) {
         for asked in self.asked.values_mut() {
             asked.is_abandoned |= asked.n_answers == 0;
         }
+        self.rolls = Rolls::default();
         self.is_ending = false;
+        self.is_exiting = false;
+        self.n_exits = 0;
         self.next_pm_id = 0;
-        self.remember(processes);
+        self.last_spawned = last_run.0;
+        self.store = processes
+            .iter()
+            .map(|(id, p)| (*id, Durable::of(p)))
+            .collect();
+        let inherited = processes.values().flat_map(|p| {
+            let serving = p.serving.as_ref().map(|run| run.id);
+            p.runs().map(move |run| (p.pm_id, run, serving))
+        });
+        self.runs = inherited
+            .map(|(pm_id, run, serving)| {
+                let mut seen = Seen::new(pm_id, &run.spec);
+                let is_executed = run.phase != Phase::Spawning;
+                seen.is_inherited = true;
+                seen.executed_at = is_executed.then_some(run.started);
+                seen.probed_from = is_executed.then_some(now.mono);
+                seen.said = run.said.clone();
+                let is_online = matches!(run.phase, Phase::Online { .. });
+                if is_online && serving == Some(run.id) {
+                    seen.has_started = true;
+                    seen.told[ProbeKind::Startup as usize].is_well = true;
+                    seen.n_online_events = 1;
+                }
+                if let Phase::Stopping(stopping) = &run.phase {
+                    seen.is_detached = true;
+                    let drained = match stopping.rung {
+                        Rung::Draining { ask_at } => Some(ask_at),
+                        Rung::Asked { .. } | Rung::Killed { .. } | Rung::Stuck => None,
+                    };
+                    seen.first_kill = drained.is_none().then_some(now.mono);
+                    seen.drain = drained.map(|ends_at| Drain {
+                        ends_at,
+                        is_done: false,
+                        is_owed: true,
+                    });
+                }
+                (run.id, seen)
+            })
+            .collect();
+        self.remember(processes, now);
     }
 
     /// Keeps what the next step is compared with.
-    pub(crate) fn remember(&mut self, after: &Processes) {
+    pub(crate) fn remember(&mut self, after: &Processes, now: Now) {
         self.cron.clear();
+        self.parts.clear();
+        self.rolls.remember(after);
         for p in after.values() {
+            let part = crate::rolls::part_of(p);
+            self.parts.extend(part.map(|part| (p.pm_id, part)));
             self.cron.extend(p.cron.map(|due| (p.pm_id, due.at)));
             for run in p.runs() {
                 if let Some(seen) = self.runs.get_mut(&run.id) {
@@ -410,9 +696,45 @@ impl Model {
                 }
             }
             self.next_pm_id = self.next_pm_id.max(p.pm_id.0 + 1);
+            if let (Some(old), Some(Second::Successor { run, .. })) = (&p.serving, &p.second) {
+                let is_complete = self.is_complete(old.id, run.id, &p.keys);
+                if let Some(seen) = self.runs.get_mut(&run.id) {
+                    let since = seen.complete_since.unwrap_or(now.mono);
+                    seen.complete_since = is_complete.then_some(since);
+                }
+            }
         }
         if after.is_empty() {
             self.next_pm_id = 0;
         }
+    }
+
+    /// Returns whether a successor has shown all it owes.
+    pub(crate) fn is_complete(
+        &self,
+        old: Incarnation,
+        new: Incarnation,
+        keys: &BTreeSet<String>,
+    ) -> bool {
+        let (Some(old), Some(new)) = (self.runs.get(&old), self.runs.get(&new)) else {
+            return false;
+        };
+        let served = match old.said.listening.is_empty() {
+            true => keys,
+            false => &old.said.listening,
+        };
+        let is_up = match new.mode {
+            ExecMode::Cluster => new.said.online || (new.wait_ready && new.said.ready),
+            ExecMode::Fork => true,
+        };
+        let is_ready = !new.wait_ready || new.said.ready;
+        let is_ill = new.told[ProbeKind::Liveness as usize].is_failing;
+        let lives = !new.is_over && !new.has_died && new.executed_at.is_some();
+        lives
+            && is_up
+            && is_ready
+            && new.is_well()
+            && !is_ill
+            && served.is_subset(&new.said.listening)
     }
 }

@@ -92,6 +92,11 @@ impl Decider for Corrupt {
         &self.inner
     }
 
+    fn resume(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.inner.resume(now, out);
+        self.spoil_actions(out);
+    }
+
     fn replace(&mut self, successor: Supervisor) {
         self.inner = successor;
     }

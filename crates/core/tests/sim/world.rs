@@ -3,14 +3,16 @@
 use crate::generate::{self, MEMORY_LIMIT, Periods, Swarm};
 use crate::invariants::INVARIANTS;
 use crate::kernel::Kernel;
-use crate::model::{Durable, Model, Processes, Step, run_of};
+use crate::model::{Model, Processes, Step, run_of, target};
 use crate::rng::Rng;
+use crate::store::Store;
 use crate::support::settings;
 use musher_core::exit::Signal;
-use musher_core::id::{PmId, RequestId};
+use musher_core::id::{Incarnation, PmId, RequestId};
 use musher_core::supervisor::Action;
 use musher_core::supervisor::{
-    Calendar, Event, Process, RequestError, Sample, Supervisor, process::Rest, process::Want,
+    Calendar, Event, Outcome as Part, Process, Record, RequestError, Sample, Supervisor,
+    process::Rest, process::Want,
 };
 use musher_core::time::{Millis, Mono, Now, Wall};
 use musher_core::view::Status;
@@ -26,6 +28,7 @@ const MOST_TURNS_TO_REST: u32 = 4000;
 pub(crate) trait Decider {
     fn step(&mut self, event: Event, now: Now, out: &mut Vec<Action>);
     fn state(&self) -> &Supervisor;
+    fn resume(&mut self, now: Now, out: &mut Vec<Action>);
     /// The daemon died; this one goes on.
     fn replace(&mut self, successor: Supervisor);
     fn next_deadline(&self, now: Now) -> Option<Mono> {
@@ -39,6 +42,9 @@ impl Decider for Supervisor {
     }
     fn state(&self) -> &Supervisor {
         self
+    }
+    fn resume(&mut self, now: Now, out: &mut Vec<Action>) {
+        Supervisor::resume(self, now, out);
     }
     fn replace(&mut self, successor: Supervisor) {
         *self = successor;
@@ -80,7 +86,33 @@ pub(crate) const STORIES: &[Story] = &[
         matches!(a, Action::Reply(_, Err(RequestError::ReloadInProgress(_))))
     }),
     ("erased", |a| matches!(a, Action::Erase(_))),
+    ("drained", |a| matches!(a, Action::Drain { .. })),
+    ("probed", |a| matches!(a, Action::Probe { .. })),
+    ("traffic off", |a| {
+        matches!(a, Action::TakeTraffic { on: false, .. })
+    }),
+    ("liveness failed", |a| logs(a, "liveness probe failed")),
+    ("rolled", |a| {
+        is_roll(a, |failure, parts| failure.is_none() && parts.len() > 1)
+    }),
+    ("roll failed", |a| {
+        is_roll(a, |failure, _| failure.is_some())
+    }),
+    ("rolled back", |a| {
+        is_roll(a, |_, parts| parts.contains(&Part::RolledBack))
+    }),
+    ("left untouched", |a| {
+        is_roll(a, |_, parts| parts.contains(&Part::Untouched))
+    }),
 ];
+
+fn is_roll(action: &Action, what: impl Fn(Option<&String>, &[Part]) -> bool) -> bool {
+    let Action::Record(Record::Reload(receipt)) = action else {
+        return false;
+    };
+    let parts: Vec<Part> = receipt.parts.iter().map(|p| p.outcome.clone()).collect();
+    what(receipt.failure.as_ref(), &parts)
+}
 
 fn logs(action: &Action, text: &str) -> bool {
     matches!(action, Action::Log(line) if line.contains(text))
@@ -91,11 +123,13 @@ pub(crate) struct World<D> {
     swarm: Swarm,
     decider: D,
     kernel: Kernel,
+    store: Store,
     model: Model,
     calendar: Rc<Cell<bool>>,
     mono: Mono,
     wall_ahead: i64,
     last_request: u64,
+    n_deaths: u32,
     processes: Processes,
     pub(crate) n_steps: u64,
     /// How often each of [`STORIES`] was lived through.
@@ -121,6 +155,8 @@ impl<D: Decider> World<D> {
             swarm,
             decider: wrap(supervisor),
             kernel: Kernel::default(),
+            store: Store::default(),
+            n_deaths: 0,
             model: Model::default(),
             calendar: is_on,
             mono: Mono(1_000_000),
@@ -188,7 +224,11 @@ impl<D: Decider> World<D> {
     }
 
     fn disturb(&mut self) -> Outcome {
-        match self.rng.below(4) {
+        match self.rng.below(5) {
+            4 if self.swarm.releases => {
+                self.kernel.flip(&mut self.rng);
+                Ok(())
+            }
             0 if self.swarm.wall_jumps => {
                 let span = i64::try_from(self.rng.below(864_000_000)).unwrap();
                 self.wall_ahead += if self.rng.percent(50) { span } else { -span };
@@ -203,51 +243,70 @@ impl<D: Decider> World<D> {
         }
     }
 
-    /// The daemon dies between two steps; another goes on from the store.
+    /// The daemon dies; another goes on from the store. With it the keeper or
+    /// the whole machine may go.
     fn die(&mut self) -> Outcome {
+        self.n_deaths += 1;
+        let is_reboot = self.swarm.reboots && self.rng.percent(30);
+        if is_reboot {
+            let down = 1000 + self.rng.below(100_000);
+            let wall = self.now().wall.0 + i64::try_from(down).unwrap();
+            self.mono = Mono(10_000 + self.rng.below(20_000));
+            self.wall_ahead = wall - i64::try_from(self.mono.0).unwrap();
+        }
         if self.is_told {
-            println!("{} the daemon dies", self.mono.0);
+            println!("{} the daemon dies (reboot: {is_reboot})", self.mono.0);
         }
         let now = self.now();
-        // What is due would be done by the successor at once; that is `Deadline`.
-        if self
-            .decider
-            .next_deadline(now)
-            .is_some_and(|at| at <= now.mono)
-        {
-            return Ok(());
+        if is_reboot {
+            self.store.reboot();
         }
-        let stored: Vec<Process> = self.processes.values().cloned().collect();
-        let last_run = self.decider.state().last_run();
+        let (stored, last_run) = self.store.load(now, &mut self.rng);
+        let known: Vec<_> = stored
+            .iter()
+            .flat_map(Process::runs)
+            .map(|run| (run.id, run.is_stopping(), run.spec.stop.treekill))
+            .collect();
+        let ended = self.kernel.bury(&known, is_reboot, &mut self.rng);
         let calendar = calendar(&self.calendar);
-        let mut successor =
-            Supervisor::restore(settings(MOST_PROCESSES), calendar, stored, last_run, now);
-        let mut actions = Vec::new();
-        successor.resume(now, &mut actions);
-        // It stores what it took over and says again which slots are used.
-        let is_known = |order: &&Action| match order {
-            Action::Persist(_) => true,
-            Action::Slots { app, live } => self
-                .model
-                .slots
-                .get(app)
-                .map_or(live.is_empty(), |was| was == live),
-            _ => false,
-        };
-        if let Some(order) = actions.iter().find(|order| !is_known(order)) {
-            let detail = format!("{order:?}");
-            return Err(broken("a_new_daemon_finds_nothing_to_do", detail));
-        }
-        for (was, is) in self.processes.values().zip(successor.processes()) {
-            if !Durable::of(was).is(is) {
-                let detail = format!("slot {}", was.pm_id);
-                return Err(broken("a_new_daemon_knows_what_the_old_one_knew", detail));
-            }
-        }
+        let settings = settings(MOST_PROCESSES);
+        let successor = Supervisor::restore(settings, calendar, stored, last_run, now);
+        self.processes = processes(&successor);
+        let last_run = successor.last_run();
         self.decider.replace(successor);
-        self.processes = processes(self.decider.state());
-        self.model.mourn(&self.processes);
-        Ok(())
+        self.model.mourn(&self.processes, last_run, now);
+        self.announce();
+        for (run, status) in ended {
+            self.kernel.note_end_told(run);
+            self.take(Event::Exited { run, status }, false)?;
+            self.take(Event::TreeGone { run }, false)?;
+        }
+        self.resume()?;
+        self.expire()
+    }
+
+    /// The slots in use are not what the dead daemon said last: the new one
+    /// says them again when it resumes.
+    fn announce(&mut self) {
+        self.model.slots.clear();
+        for p in self.processes.values().filter(|p| p.uses_slot()) {
+            let live = self.model.slots.entry(p.app_key()).or_default();
+            live.push(p.instance);
+            live.sort_unstable();
+        }
+    }
+
+    /// The new daemon takes up what was left half done.
+    fn resume(&mut self) -> Outcome {
+        let now = self.now();
+        let mut actions = Vec::new();
+        self.decider.resume(now, &mut actions);
+        if self.is_told {
+            println!("{} it resumes: {actions:?}", now.mono.0);
+        }
+        // A name for the step: nobody made this request.
+        let event = Event::Abandoned(RequestId(0));
+        self.judge(&event, None, &actions, false)
     }
 
     fn sample(&mut self) -> Outcome {
@@ -292,13 +351,18 @@ impl<D: Decider> World<D> {
         if !is_due {
             return Ok(());
         }
+        let n_deaths = self.n_deaths;
         self.step(Event::Deadline)?;
+        if n_deaths < self.n_deaths {
+            return Ok(());
+        }
         self.take(Event::Deadline, true)
     }
 
     /// Ends all trouble and lets time pass until nothing happens any more.
     fn rest(&mut self) -> Outcome {
         self.swarm = Swarm::CALM;
+        self.kernel.heal();
         // Whatever the clock did, what is scheduled for it comes, once.
         self.wall_ahead += 10_000_000_000;
         self.calendar.set(false);
@@ -311,6 +375,10 @@ impl<D: Decider> World<D> {
         if let Some((id, asked)) = waiting {
             let detail = format!("{id}: {:?} got {} answers", asked.request, asked.n_answers);
             return Err(broken("at_rest_every_request_is_answered_once", detail));
+        }
+        if self.model.rolls.n_open() > 0 {
+            let detail = format!("{:?}", self.model.rolls);
+            return Err(broken("at_rest_no_roll_is_open", detail));
         }
         for p in self.processes.values() {
             self.check_rest(p)?;
@@ -373,33 +441,98 @@ impl<D: Decider> World<D> {
     }
 
     fn step(&mut self, event: Event) -> Outcome {
+        if self.swarm.torn && self.swarm.deaths && self.rng.percent(2) {
+            return self.tear(event);
+        }
         self.take(event, false)
+    }
+
+    /// The daemon dies in the middle of a step: what it ordered so far is done,
+    /// the rest is not.
+    fn tear(&mut self, event: Event) -> Outcome {
+        let now = self.now();
+        self.model.hear(&event, &self.processes, now);
+        let mut actions = Vec::new();
+        self.decider.step(event.clone(), now, &mut actions);
+        let n = self.rng.below(actions.len() as u64 + 1);
+        actions.truncate(usize::try_from(n).unwrap());
+        let after = processes(self.decider.state());
+        if self.is_told {
+            println!("torn after {n} orders:");
+            tell(now, &event, &actions, &after);
+        }
+        for action in &actions {
+            self.carry_out(action, &after);
+        }
+        self.die()
+    }
+
+    fn carry_out(&mut self, action: &Action, after: &Processes) {
+        self.kernel
+            .carry_out(action, self.mono, &mut self.rng, &self.swarm);
+        if !self.swarm.deaths {
+            return;
+        }
+        let now = self.now();
+        let last_run = self.decider.state().last_run();
+        match action {
+            Action::Persist(id) => {
+                if let Some(p) = after.get(id) {
+                    self.store.save(p, &self.kernel, last_run, now);
+                }
+            }
+            Action::Erase(id) => self.store.erase(*id),
+            _ => {}
+        }
     }
 
     /// Lets the decider take one event, carries out its orders, checks all rules.
     fn take(&mut self, event: Event, is_repeated: bool) -> Outcome {
         let now = self.now();
-        self.n_steps += 1;
-        self.model.hear(&event, now);
+        self.model.hear(&event, &self.processes, now);
         let owner_before = run_of(&event).and_then(|run| self.decider.state().owner(run));
         let mut actions = Vec::new();
         self.decider.step(event.clone(), now, &mut actions);
+        self.judge(&event, owner_before, &actions, is_repeated)
+    }
+
+    fn judge(
+        &mut self,
+        event: &Event,
+        owner_before: Option<PmId>,
+        actions: &[Action],
+        is_repeated: bool,
+    ) -> Outcome {
+        let now = self.now();
+        self.n_steps += 1;
         let after = processes(self.decider.state());
         if self.is_told {
-            tell(now, &event, &actions, &after);
+            tell(now, event, actions, &after);
         }
-        let seen = self.model.see(&actions, &after, now);
+        for id in moved(event, owner_before, actions, &self.processes, &after) {
+            self.model.rolls.moves(id);
+        }
+        let seen = self.model.see(actions, &after, now);
         seen.map_err(|(rule, detail)| broken(rule, detail))?;
+        let watched = self
+            .model
+            .rolls
+            .watch(&self.processes, &after, self.model.is_ending);
+        watched.map_err(|(rule, detail)| broken(rule, detail))?;
         for (story, (_, is_it)) in STORIES.iter().enumerate() {
             self.n_stories[story] += actions.iter().filter(|a| is_it(a)).count() as u64;
         }
-        for action in &actions {
-            self.kernel
-                .carry_out(action, self.mono, &mut self.rng, &self.swarm);
+        // The writer is seldom far behind.
+        if self.rng.percent(70) {
+            let n = self.store.n_pending();
+            self.store.write(n);
+        }
+        for action in actions {
+            self.carry_out(action, &after);
         }
         let step = Step {
-            event: &event,
-            actions: &actions,
+            event,
+            actions,
             before: &self.processes,
             after: &after,
             state: self.decider.state(),
@@ -413,10 +546,44 @@ impl<D: Decider> World<D> {
         for (rule, check) in INVARIANTS {
             check(&step).map_err(|detail| broken(rule, detail))?;
         }
-        self.model.remember(&after);
+        self.model.remember(&after, now);
         self.processes = after;
         Ok(())
     }
+}
+
+/// Returns the slots in which a step did something that no roll asked for.
+fn moved(
+    event: &Event,
+    owner: Option<PmId>,
+    actions: &[Action],
+    before: &Processes,
+    after: &Processes,
+) -> Vec<PmId> {
+    let mut moved = Vec::new();
+    match event {
+        Event::Exited { .. } | Event::SpawnFailed { .. } | Event::Probed { .. } => {
+            let runs = owner.and_then(|id| before.get(&id)).map(Process::runs);
+            let run = runs.and_then(|mut runs| runs.find(|run| Some(run.id) == run_of(event)));
+            // The end of one that was asked to end is what a roll waits for.
+            if run.is_none_or(|run| !run.is_stopping()) {
+                moved.extend(owner);
+            }
+        }
+        Event::Request(_, request) => moved.extend(target(request)),
+        Event::Deadline | Event::Sampled(_) | Event::Shutdown => {
+            for p in after.values() {
+                let is_it = |run: &Incarnation| p.runs().any(|known| known.id == *run);
+                let acts = actions.iter().any(|action| match action {
+                    Action::Spawn { run, .. } | Action::Kill { run, .. } => is_it(run),
+                    _ => false,
+                });
+                moved.extend(acts.then_some(p.pm_id));
+            }
+        }
+        _ => {}
+    }
+    moved
 }
 
 fn processes(state: &Supervisor) -> Processes {

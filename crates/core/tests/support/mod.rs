@@ -36,6 +36,7 @@ pub(crate) fn spec(name: &str) -> AppSpec {
         max_memory_bytes: None,
         cron_restart: None,
         balance: Balance::default(),
+        sticky: None,
         probes: Probes::default(),
         reload: ReloadPolicy::default(),
         listen: Vec::new(),

@@ -1,6 +1,7 @@
 //! A process to PM2's `describe` text. Pure.
 
 use super::boxes::{self, Cell, Overflow};
+use super::connections;
 use super::output::{Color, paint};
 use super::process::Process;
 use super::{table, units};
@@ -34,7 +35,13 @@ pub(super) struct DescribeOptions<'a> {
 }
 
 /// Returns the text that describes a process.
-pub(super) fn describe(process: Process<'_>, options: &DescribeOptions<'_>) -> String {
+///
+/// `addresses` is what the daemon says of all cluster apps.
+pub(super) fn describe(
+    process: Process<'_>,
+    addresses: &[Value],
+    options: &DescribeOptions<'_>,
+) -> String {
     let mut out = String::new();
     let title = format!(
         "Describing process with id {} - name {}",
@@ -43,6 +50,7 @@ pub(super) fn describe(process: Process<'_>, options: &DescribeOptions<'_>) -> S
     );
     heading(&title, options, &mut out);
     push_table(rows(process, options), options, &mut out);
+    push_connections(process, addresses, options, &mut out);
     let actions: Vec<Vec<Cell>> = array(process, "axm_actions")
         .filter_map(|action| action.get("action_name")?.as_str())
         .map(|name| vec![(name.to_owned(), None)])
@@ -122,6 +130,20 @@ fn rows(process: Process<'_>, options: &DescribeOptions<'_>) -> Vec<Vec<Cell>> {
             vec![(label.to_owned(), Some(Color::Cyan)), (value, color)]
         })
         .collect()
+}
+
+/// Lists where the process gets connections, and how many.
+fn push_connections(
+    process: Process<'_>,
+    addresses: &[Value],
+    options: &DescribeOptions<'_>,
+    out: &mut String,
+) {
+    let rows = connections::rows(process, addresses);
+    if !rows.is_empty() {
+        heading("Connections", options, out);
+        push_table(rows, options, out);
+    }
 }
 
 /// Tells by what the processes of a run are known when it is ended.
@@ -307,6 +329,7 @@ mod tests {
         });
         let text = describe(
             Process(&process),
+            &[],
             &DescribeOptions {
                 color: false,
                 style: Style::Pm2,

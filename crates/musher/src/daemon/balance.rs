@@ -8,12 +8,16 @@
 
 mod channel;
 mod effects;
+mod look;
+mod measure;
 pub(super) mod names;
+mod overview;
 mod socket;
+mod spread;
 mod thread;
 
 use bytes::Bytes;
-use musher_core::app::{Balance, Upgraded};
+use musher_core::app::{Balance, Sticky, Upgraded};
 use musher_core::cluster::message::Collected;
 use musher_core::cluster::probing::Refusal;
 use musher_core::id::Incarnation;
@@ -28,6 +32,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
+
+pub(crate) use overview::Address;
+
+/// Set, no eBPF program is loaded: to see what an app gets without privilege.
+const NO_EBPF: &str = "MUSHER_NO_EBPF";
 
 /// What the balance thread tells the loop.
 #[derive(Debug)]
@@ -80,6 +89,15 @@ pub(crate) enum BalanceEvent {
         /// Descriptors that could not be duplicated (`EMFILE`).
         n_failed: usize,
     },
+    /// The event loop of a worker stopped turning, or turns again.
+    Hung {
+        /// Whose.
+        run: Incarnation,
+        /// Whether.
+        is_hung: bool,
+    },
+    /// Something for our own log.
+    Note(String),
     /// Keep this for [`Balancer::restore_ticket`]: TLS ticket keys.
     Ticket {
         /// Its name.
@@ -100,10 +118,21 @@ pub(crate) struct Child {
     pub(crate) slot: u32,
     /// How its connections are spread.
     pub(crate) balance: Balance,
+    /// What ties a client to one worker.
+    pub(crate) sticky: Option<Sticky>,
     /// Cluster worker or plain child.
     pub(crate) channel: Channel,
     /// musher's end of the channel, non-blocking.
     pub(crate) fd: OwnedFd,
+}
+
+/// Takes an overview on the thread; must not wait.
+struct Answer(Box<dyn FnOnce(Vec<Address>) + Send>);
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
 }
 
 #[derive(Debug)]
@@ -124,6 +153,11 @@ enum Command {
         id: u64,
     },
     Forget(Incarnation),
+    Suspend {
+        run: Incarnation,
+        suspended: bool,
+    },
+    Overview(Answer),
     KeepSlots {
         app: AppKey,
         live: Vec<u32>,
@@ -248,6 +282,26 @@ impl Balancer {
     /// Hands no further connections to a worker.
     pub(crate) fn detach(&self, run: Incarnation) {
         self.tell(Command::Detach(run));
+    }
+
+    /// Takes a worker out of balancing without ending it: its queue goes to
+    /// the others. A worker that is alone, or accepts from a socket it shares
+    /// (`shared`), goes on accepting by itself.
+    pub(crate) fn suspend(&self, run: Incarnation) {
+        let suspended = true;
+        self.tell(Command::Suspend { run, suspended });
+    }
+
+    /// Asks for every address of the cluster apps; `answer` is called on the
+    /// thread.
+    pub(crate) fn overview(&self, answer: impl FnOnce(Vec<Address>) + Send + 'static) {
+        self.tell(Command::Overview(Answer(Box::new(answer))));
+    }
+
+    /// Takes a suspended worker back into balancing.
+    pub(crate) fn resume(&self, run: Incarnation) {
+        let suspended = false;
+        self.tell(Command::Suspend { run, suspended });
     }
 
     /// Hands no further connections to a worker, and lets its agent finish

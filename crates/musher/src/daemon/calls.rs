@@ -14,6 +14,7 @@ use musher_core::wire::rpc::{
 };
 use musher_core::wire::{bus as payload, rpc::ProfileKind};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// The version of PM2 whose behaviour this daemon shows to PM2's clients: they
@@ -41,6 +42,7 @@ impl Hub {
                 self.handle(Event::Request(id, request));
             }
             Call::History { name, limit } => self.history(name, limit, reply),
+            Call::Balance => self.balance(now, reply),
             Call::CollectGarbage { id } => self.collect_garbage(id, reply, now),
             Call::ReloadLogs => self.reload_logs(reply),
             Call::Watch { .. } => reply.send(&value_body(json!({ "success": true }))),
@@ -85,6 +87,19 @@ impl Hub {
             Err(reason) => reply.send(&error_body(&format!("no history: {reason}"))),
         };
         self.store.read_history(name, limit, Box::new(answer));
+    }
+
+    /// Answers with what the balance thread says of its addresses.
+    fn balance(&self, now: Now, reply: ReplyTo) {
+        let views = self.supervisor.views(now);
+        let ids = views
+            .iter()
+            .filter_map(|view| Some((view.run?, view.pm_id)));
+        let ids: HashMap<_, _> = ids.collect();
+        self.balancer.overview(move |addresses| {
+            let addresses = addresses.iter().map(|address| address.json(&ids));
+            reply.send(&value_body(addresses.collect()));
+        });
     }
 
     /// Samples every living run and tells the supervisor.

@@ -13,6 +13,7 @@ use super::journal;
 use super::keeping::Keeping;
 use super::logs::{LogPump, Source};
 use super::persist;
+
 use super::probe::Prober;
 use super::rpc::ReplyTo;
 use super::sample::Sampler;
@@ -227,7 +228,8 @@ impl Hub {
                     self.bus.publish("process:event", &event);
                 }
             }
-            Action::TakeTraffic { .. } => {}
+            Action::TakeTraffic { run, on: true } => self.balancer.resume(run),
+            Action::TakeTraffic { run, on: false } => self.balancer.suspend(run),
             Action::Record(record) => self.record(&record, now),
             Action::Log(line) => self.log(&line, now),
             Action::Persist(pm_id) => self.persist(pm_id, now),
@@ -288,6 +290,7 @@ impl Hub {
             app: plan.app.clone(),
             slot: plan.slot,
             balance: plan.balance,
+            sticky: plan.sticky.clone(),
             channel: plan.channel,
             fd,
         };

@@ -85,20 +85,16 @@ impl Hub {
         &mut self,
         run: Incarnation,
         status: ExitStatus,
-        lineage: Option<Lineage>,
+        lineage: Lineage,
         census: Option<&Census>,
     ) {
         // One that is still in use is removed later.
-        let group = lineage.as_ref().and_then(|lineage| lineage.group.clone());
-        self.children.marks.remove_group(group);
-        let found = lineage.and_then(|lineage| {
-            let patience = self.patience_with_leftovers(run)?;
-            // A look that failed is made up for by those of the end.
-            let left = census.map(|census| census.of(&lineage, &HashSet::new()));
-            let is_empty = left.is_some_and(|left| left.is_empty());
-            (!is_empty).then_some((lineage, patience))
-        });
-        let Some((lineage, patience)) = found else {
+        self.children.marks.remove_group(lineage.group.clone());
+        // A look that failed is made up for by those of the end.
+        let left = census.map(|census| census.of(&lineage, &HashSet::new()));
+        let is_empty = left.is_some_and(|left| left.is_empty());
+        let patience = self.patience_with_leftovers(run).filter(|_| !is_empty);
+        let Some(patience) = patience else {
             self.handle(Event::Exited { run, status });
             self.handle(Event::TreeGone { run });
             return;

@@ -10,7 +10,7 @@ use musher_core::id::{Incarnation, PmId};
 use musher_core::supervisor::health::Health;
 use musher_core::supervisor::lifecycle::WORKER_ONLINE_BOUND;
 use musher_core::supervisor::process::{Process, Rest, Revision, Second, Want};
-use musher_core::supervisor::reload::DEFAULT_PROOF;
+use musher_core::supervisor::reload::{DEFAULT_PROOF, proof_patience};
 use musher_core::supervisor::restart::History;
 use musher_core::supervisor::run::{Phase, Run, Rung, Said, Stopping};
 use musher_core::time::{Millis, Mono, Now, Wall};
@@ -50,7 +50,7 @@ pub(crate) fn save(p: &Process, children: &Children, boot_id: &str, now: Now) ->
             Want::Down => SavedWant::Down,
             Want::Gone => SavedWant::Gone,
         },
-        idle: save_rest(p, now),
+        idle: save_rest(p, children, now),
         reason: p.reason.clone(),
         announced: p.announced,
         restart_time: p.history.restart_time,
@@ -149,9 +149,13 @@ const fn second_role(second: Option<&Second>) -> SavedRole {
     }
 }
 
-fn save_rest(p: &Process, now: Now) -> SavedIdle {
+fn save_rest(p: &Process, children: &Children, now: Now) -> SavedIdle {
     let reason = p.reason.clone().unwrap_or_default();
+    let serving = p.serving.as_ref();
+    // A run that was not forked: that it failed is yet to be told.
+    let is_stillborn = serving.is_some_and(|run| children.get(run.id).is_none());
     match p.rest {
+        Rest::Stopped if is_stillborn && p.want == Want::Up => SavedIdle::Due,
         Rest::Due => SavedIdle::Due,
         Rest::Stopped => SavedIdle::Stopped,
         Rest::Errored => SavedIdle::Errored { reason },
@@ -288,7 +292,8 @@ fn place(p: &mut Process, saved: &SavedRun, spec: &Arc<AppSpec>, now: Now) {
     );
     run.pid = Some(saved.pid);
     run.said = Said {
-        online: saved.phase == SavedPhase::Online,
+        // A worker says it once, and the daemon that died may have read it.
+        online: saved.phase == SavedPhase::Online || saved.role == SavedRole::Current,
         ready: saved.ready,
         agent: saved.agent,
         listening: saved.listening.iter().cloned().collect(),
@@ -328,9 +333,15 @@ fn load_phase(saved: &SavedRun, spec: &AppSpec, now: Now) -> Phase {
         SavedPhase::Launching if spec.ready.wait_ready => Phase::Launching {
             ready_by: now.mono + spec.ready.listen_timeout,
         },
+        SavedPhase::Launching
+            if spec.probes.startup.is_some() || spec.probes.readiness.is_some() =>
+        {
+            Phase::Launching {
+                ready_by: now.mono + proof_patience(spec),
+            }
+        }
         SavedPhase::Launching => match (spec.mode, saved.role) {
-            // A worker says `online` once, and the daemon that died may have
-            // read it: one that serves is not waited for.
+            // One that serves is not waited for.
             (ExecMode::Fork, _) | (ExecMode::Cluster, SavedRole::Current) => online,
             (ExecMode::Cluster, SavedRole::Successor | SavedRole::Predecessor) => {
                 Phase::Launching {

@@ -14,6 +14,7 @@ use super::hub::{ERR, Hub, IN, IPC, OUT, Parts, parked_name};
 use super::keeping::Keeping;
 use super::logs::{LogError, LogEvent, LogPump};
 use super::marks::Marks;
+
 use super::readable::readable;
 use super::scout::Scout;
 use super::stdio::Ends;
@@ -31,7 +32,7 @@ use musher_core::cluster::takeover_seq;
 use musher_core::exit::{ExitStatus, Signal};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::process::Process;
-use musher_core::supervisor::{Event, Supervisor, plan};
+use musher_core::supervisor::{Event, Supervisor, plan, restore};
 use musher_core::time::Now;
 use musher_core::wire::state::{SavedProcess, SavedRun};
 use musher_os::kill::{Census, Lineage, Member};
@@ -236,8 +237,8 @@ fn listen_to_signals(signals: SignalReader) -> mpsc::Receiver<Signal> {
 struct Dead {
     run: Incarnation,
     status: ExitStatus,
-    /// How to find what it left; `None` if the machine was started since.
-    lineage: Option<Lineage>,
+    /// How to find what it left.
+    lineage: Lineage,
 }
 
 /// What the previous daemon left, while it is put together again.
@@ -285,7 +286,11 @@ impl Past {
             .map_err(|error| error.to_string())
             .and_then(|saved| {
                 let mut is_alive = |run: &SavedRun| self.adopt(pm_id, run);
-                persist::load(&saved, defaults, now, &mut is_alive)
+                let mut process = persist::load(&saved, defaults, now, &mut is_alive)?;
+                if saved.runs.iter().any(|run| run.boot_id != self.boot_id) {
+                    restore::after_reboot(&mut process);
+                }
+                Ok(process)
             });
         match loaded {
             Ok(mut process) => {
@@ -307,13 +312,13 @@ impl Past {
         let run = Incarnation(saved.incarnation);
         let stdin = self.parked.remove(&parked_name(run, saved.pid, IN));
         let pm_id = musher_core::id::PmId(pm_id);
-        let is_same_boot = saved.boot_id == self.boot_id;
-        if !is_same_boot
-            || !self
-                .children
-                .adopt(run, pm_id, saved.pid, saved.start_time, stdin)
-        {
-            let status = self.exits.get(&saved.pid).copied().filter(|_| is_same_boot);
+        if saved.boot_id != self.boot_id {
+            // Whatever ran went with the machine: `after_reboot` books it.
+            return true;
+        }
+        let (pid, start_time) = (saved.pid, saved.start_time);
+        if !self.children.adopt(run, pm_id, pid, start_time, stdin) {
+            let status = self.exits.get(&saved.pid).copied();
             let root = Member {
                 pid: saved.pid,
                 start_time: saved.start_time,
@@ -321,7 +326,7 @@ impl Past {
             self.ended.push(Dead {
                 run,
                 status: status.unwrap_or(ExitStatus::Unknown),
-                lineage: is_same_boot.then(|| self.children.marks.lineage(run, root, None)),
+                lineage: self.children.marks.lineage(run, root, None),
             });
         }
         true
@@ -468,11 +473,7 @@ impl Hub {
             }
         }
         // One scan for all of them, and none where there is nothing to find.
-        let census = ended
-            .iter()
-            .any(|dead| dead.lineage.is_some())
-            .then(|| Census::take().ok())
-            .flatten();
+        let census = (!ended.is_empty()).then(|| Census::take().ok()).flatten();
         for dead in ended {
             self.bury(dead.run, dead.status, dead.lineage, census.as_ref());
         }

@@ -23,6 +23,7 @@ pub fn plan(argv: &[&str]) -> SpawnPlan {
         },
         slot: 0,
         balance: musher_core::app::Balance::Even,
+        sticky: None,
         program: argv[0].to_owned(),
         args: argv[1..]
             .iter()

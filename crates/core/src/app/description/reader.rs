@@ -3,7 +3,8 @@
 use super::{Defaults, variable};
 use crate::app::attributes::ConfigError;
 use crate::app::{
-    Balance, ExecMode, Interpreter, LogSpec, ReadyPolicy, RestartPolicy, RunAs, StopPolicy, value,
+    Balance, ExecMode, Interpreter, LogSpec, ReadyPolicy, RestartPolicy, RunAs, Sticky, StopPolicy,
+    value,
 };
 use crate::exit::Signal;
 use crate::time::Millis;
@@ -225,11 +226,37 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads how connections are spread. What is sticky is handed over: the
+    /// kernel knows no sessions.
     pub(super) fn balance(&mut self) -> Balance {
-        self.read("balance", "even, shared or round-robin", |value| {
+        let balance = self.read("balance", "even, shared or round-robin", |value| {
             Balance::parse(value.as_str()?)
-        })
-        .unwrap_or_default()
+        });
+        if !self.is_sticky() {
+            return balance.unwrap_or_default();
+        }
+        if let Some(Balance::Even | Balance::Shared) = balance {
+            self.mistake(
+                "sticky",
+                "`sticky` hands connections over: leave `balance` out or set it to round-robin",
+            );
+        }
+        Balance::RoundRobin
+    }
+
+    pub(super) fn sticky(&mut self) -> Option<Sticky> {
+        if !self.is_sticky() {
+            return None;
+        }
+        let wanted = "ip, sid, cookie or { mode: 'cookie', name: '…' }";
+        self.read("sticky", wanted, Sticky::parse)
+    }
+
+    fn is_sticky(&self) -> bool {
+        !matches!(
+            self.from.get("sticky"),
+            None | Some(Value::Null | Value::Bool(false))
+        )
     }
 }
 

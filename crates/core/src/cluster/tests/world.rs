@@ -1,11 +1,12 @@
 //! A fake kernel with fake workers and clients; checks at every action that it
 //! is one the primary may take.
 
-use crate::app::{Balance, Upgraded};
+use crate::app::{Balance, Sticky, Upgraded};
 use crate::cluster::message::{
     Endpoint, FromWorker, Key, Kind, Place, Query, SocketName, SocketOptions, ToWorker,
 };
 use crate::cluster::probing::Refusal;
+use crate::cluster::sticky::Seen;
 use crate::cluster::{Carried, ClusterAction, ConnectionId, Primary, SocketId};
 use crate::id::Incarnation;
 use crate::supervisor::action::{AppKey, Channel};
@@ -13,6 +14,7 @@ use crate::supervisor::event::AppMessage;
 use crate::time::{Millis, Mono};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 pub(super) const PORTS: [i32; 2] = [3000, 3001];
 pub(super) const SLOTS: u32 = 3;
@@ -64,6 +66,7 @@ struct FakeSocket {
     port: i32,
     queue: VecDeque<u64>,
     watched: bool,
+    measured: bool,
 }
 
 pub(super) struct World {
@@ -88,6 +91,14 @@ pub(super) struct World {
     /// Sockets are made only at [`World::bind_all`].
     pub(super) binds_wait: bool,
     binds: VecDeque<(SocketId, i32, bool)>,
+    /// What the kernel was told of each port.
+    live: BTreeMap<i32, Vec<u32>>,
+    pub(super) hung: Vec<(Incarnation, bool)>,
+    /// What workers are started with.
+    pub(super) sticky: Option<Sticky>,
+    /// Address and first bytes of the clients to come.
+    pub(super) next_client: (IpAddr, String),
+    who: BTreeMap<u64, (IpAddr, String)>,
     n: u64,
 }
 
@@ -109,6 +120,14 @@ impl World {
             joins_fail: false,
             binds_wait: false,
             binds: VecDeque::new(),
+            live: BTreeMap::new(),
+            hung: Vec::new(),
+            sticky: None,
+            next_client: (
+                IpAddr::from([127, 0, 0, 1]),
+                "GET / HTTP/1.1\r\n\r\n".to_owned(),
+            ),
+            who: BTreeMap::new(),
             n: 0,
         }
     }
@@ -158,7 +177,13 @@ impl World {
 
     pub(super) fn start(&mut self, slot: u32, balance: Balance) -> Incarnation {
         let run = Incarnation(self.next());
+        // What is sticky is handed over: the description says so.
+        let balance = match self.sticky {
+            Some(_) => Balance::RoundRobin,
+            None => balance,
+        };
         self.primary.add(run, app(), slot, balance, Channel::Worker);
+        self.primary.set_sticky(run, self.sticky.clone());
         let worker = FakeWorker {
             slot,
             ..FakeWorker::default()
@@ -224,6 +249,10 @@ impl World {
                 self.opened(run, ack, key, None);
             }
             (ToWorker::Refusal { ack, .. }, Carried::Nothing) => self.answered(run, ack),
+            (ToWorker::Connection { seq, .. }, Carried::Nobody) => {
+                let accepted = false;
+                self.say(run, FromWorker::Verdict { ack: seq, accepted });
+            }
             (ToWorker::Connection { seq, key, .. }, Carried::Connection(connection)) => {
                 let worker = &self.workers[&run];
                 let open = worker.open.values().any(|(mine, _)| *mine == key);
@@ -293,6 +322,7 @@ impl World {
             let n = sockets.len();
             sockets[pick % n].queue.push_back(client);
             self.clients.insert(client, Fate::Queued);
+            self.who.insert(client, self.next_client.clone());
             self.ports.insert(client, port);
         }
     }
@@ -310,15 +340,72 @@ impl World {
 
     fn accept_all(&mut self, socket: SocketId) {
         while self.sockets.contains_key(&socket) && self.primary.credit(socket) > 0 {
-            let Some(client) = self.sockets.get_mut(&socket).unwrap().queue.pop_front() else {
+            if !self.accept_one(socket) {
                 return;
-            };
-            let connection = ConnectionId(self.next());
-            self.connections.insert(connection, client);
-            self.clients.insert(client, Fate::Held);
-            let now = self.now;
-            self.decide(|primary, out| primary.accepted(socket, connection, now, out));
+            }
         }
+    }
+
+    fn accept_one(&mut self, socket: SocketId) -> bool {
+        let Some(client) = self.sockets.get_mut(&socket).unwrap().queue.pop_front() else {
+            return false;
+        };
+        let connection = ConnectionId(self.next());
+        self.connections.insert(connection, client);
+        self.clients.insert(client, Fate::Held);
+        let now = self.now;
+        self.decide(|primary, out| primary.accepted(socket, connection, now, out));
+        true
+    }
+
+    /// The thread reads the queues it was told to read.
+    pub(super) fn measure(&mut self) {
+        let measured = self.sockets.iter().filter(|(_, socket)| socket.measured);
+        let lengths: Vec<(SocketId, u32)> = measured
+            .map(|(id, socket)| (*id, u32::try_from(socket.queue.len()).unwrap()))
+            .collect();
+        let now = self.now;
+        self.decide(|primary, out| primary.queues(&lengths, now, out));
+    }
+
+    /// The thread sees that many bytes of a connection it looks at.
+    pub(super) fn look(&mut self, pick: usize, upto: usize) {
+        let looking = |id: &&ConnectionId| self.primary.is_looking(**id);
+        let looking: Vec<ConnectionId> = self.connections.keys().filter(looking).copied().collect();
+        let Some(connection) = looking.get(pick % looking.len().max(1)) else {
+            return;
+        };
+        let (peer, head) = self.who[&self.connections[connection]].clone();
+        let seen = Seen {
+            peer: Some(peer),
+            head: &head.as_bytes()[..upto.min(head.len())],
+            is_over: false,
+        };
+        let now = self.now;
+        self.decide(|primary, out| primary.looked(*connection, seen, now, out));
+    }
+
+    /// Returns who serves the newest client.
+    pub(super) fn server(&self) -> Option<Incarnation> {
+        match self.clients.last_key_value()? {
+            (_, Fate::Served(run)) => Some(*run),
+            _ => None,
+        }
+    }
+
+    pub(super) fn session(&mut self, run: Incarnation, id: &str, begins: bool) {
+        let now = self.now;
+        self.decide(|primary, out| primary.session(run, id, begins, now, out));
+    }
+
+    pub(super) fn suspend(&mut self, run: Incarnation, suspended: bool) {
+        let now = self.now;
+        self.decide(|primary, out| primary.suspend(run, suspended, now, out));
+    }
+
+    /// Returns the indices the kernel chooses from.
+    pub(super) fn live(&self, port: i32) -> Option<&[u32]> {
+        self.live.get(&port).map(Vec::as_slice)
     }
 
     /// A worker accepts from the sockets it was given.
@@ -433,7 +520,7 @@ impl World {
         self.decide(|primary, out| primary.on_time(now, out));
     }
 
-    fn deliver_all(&mut self) {
+    pub(super) fn deliver_all(&mut self) {
         let runs: Vec<Incarnation> = self.workers.keys().copied().collect();
         for run in runs {
             while self
@@ -454,6 +541,10 @@ impl World {
         self.bind_all();
         for worker in self.workers.values_mut() {
             worker.refusing = false;
+        }
+        let runs: Vec<Incarnation> = self.workers.keys().copied().collect();
+        for run in runs {
+            self.suspend(run, false);
         }
         for slot in 0..SLOTS {
             let run = self.start(slot, balance);
@@ -515,6 +606,35 @@ impl World {
                 assert_ne!(socket.watched, on, "only changes are told");
                 socket.watched = on;
             }
+            ClusterAction::Measure { socket, on } => {
+                let socket = self.sockets.get_mut(&socket).expect("it is known");
+                assert_ne!(socket.measured, on, "only changes are told");
+                socket.measured = on;
+            }
+            ClusterAction::Spread {
+                socket,
+                n_sockets,
+                live,
+            } => {
+                let port = self.sockets[&socket].port;
+                let at_port = |other: &&FakeSocket| other.port == port;
+                // A socket of a later decision may exist by then.
+                assert!(self.sockets.values().filter(at_port).count() >= n_sockets as usize);
+                assert!(live.iter().all(|index| *index < n_sockets));
+                self.live.insert(port, live);
+            }
+            ClusterAction::Accept {
+                socket,
+                n_connections,
+            } => {
+                for _ in 0..n_connections {
+                    self.accept_one(socket);
+                }
+            }
+            ClusterAction::Look { connection } => {
+                assert!(self.primary.is_looking(connection));
+            }
+            ClusterAction::Hung { run, is_hung } => self.hung.push((run, is_hung)),
             ClusterAction::CloseSocket { socket } | ClusterAction::EndSocket { socket } => {
                 self.closed(socket);
             }
@@ -574,6 +694,7 @@ impl World {
                     port,
                     queue: VecDeque::new(),
                     watched: false,
+                    measured: false,
                 };
                 self.sockets.insert(socket, made);
                 let real = u16::try_from(port).unwrap();

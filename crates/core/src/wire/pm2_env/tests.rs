@@ -45,6 +45,7 @@ pub(crate) fn spec() -> AppSpec {
         max_memory_bytes: None,
         cron_restart: None,
         balance: Balance::Even,
+        sticky: None,
         probes: crate::app::probe::Probes::default(),
         reload: crate::app::ReloadPolicy::default(),
         listen: Vec::new(),

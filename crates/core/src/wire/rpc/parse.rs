@@ -96,6 +96,7 @@ fn dispatch(
             name: non_empty(&arg["name"]),
             limit: number(&arg["limit"]).unwrap_or(DEFAULT_HISTORY),
         }),
+        "musherBalance" => Ok(Call::Balance),
         "musherGc" => {
             let id = id_or_field(arg).ok_or_else(|| CallError::UnknownId(text(arg)))?;
             Ok(Call::CollectGarbage { id })

@@ -62,6 +62,17 @@ pub(crate) fn ended_runs_are_forgotten_once(s: &Step<'_>) -> Result<(), String> 
     Ok(())
 }
 
+/// A run is known by what it said itself, whatever the others of its slot say.
+pub(crate) fn words_are_their_speakers(s: &Step<'_>) -> Result<(), String> {
+    for run in s.after.values().flat_map(|p| p.runs()) {
+        let said = s.model.runs.get(&run.id).map(|seen| &seen.said);
+        ensure(said == Some(&run.said), || {
+            format!("run {}: {:?}", run.id, run.said)
+        })?;
+    }
+    Ok(())
+}
+
 /// An event of a run that is over or unknown orders nothing and changes nothing.
 pub(crate) fn a_stale_event_changes_nothing(s: &Step<'_>) -> Result<(), String> {
     if run_of(s.event).is_none() || s.owner_before.is_some() {

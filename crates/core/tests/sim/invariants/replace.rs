@@ -5,6 +5,7 @@ use crate::model::{Seen, Step, run_of};
 use musher_core::app::ExecMode;
 use musher_core::supervisor::lifecycle::WORKER_ONLINE_BOUND;
 use musher_core::supervisor::process::Second;
+use musher_core::supervisor::reload::proof_patience;
 use musher_core::supervisor::run::Run;
 use musher_core::supervisor::{Action, Event, Process};
 use std::sync::Arc;
@@ -19,11 +20,21 @@ pub(crate) fn online_means_ready(s: &Step<'_>) -> Result<(), String> {
         let Some(seen) = s.model.runs.get(&run.id) else {
             return Err(format!("run {} was never spawned", run.id));
         };
-        let said = has_said(seen);
+        let before = s.before.get(&p.pm_id).and_then(|p| p.serving.as_ref());
+        let was_online = before.is_some_and(|was| was.id == run.id && was.is_online());
+        if seen.is_inherited || was_online {
+            continue;
+        }
+        let said = has_said(seen) && seen.is_well();
         let patience = match (seen.wait_ready, seen.mode) {
             (true, _) => seen.listen_timeout,
             (false, ExecMode::Cluster) => WORKER_ONLINE_BOUND.get(),
             (false, ExecMode::Fork) => 0,
+        };
+        let probes = &seen.spec.probes;
+        let patience = match (&probes.startup, &probes.readiness) {
+            (None, None) => patience,
+            (Some(_), _) | (_, Some(_)) => patience.max(proof_patience(&seen.spec).get()),
         };
         let is_over = seen
             .executed_at
@@ -92,12 +103,20 @@ pub(crate) fn only_the_proven_take_over(s: &Step<'_>) -> Result<(), String> {
             return Err(format!("run {} is unknown", successor.id));
         };
         let old_keys = s.model.runs.get(&old.id).map(|seen| &seen.said.listening);
-        let listens = old_keys.is_some_and(|keys| keys.is_subset(&seen.said.listening));
-        let has_keys = old_keys.is_some_and(|keys| !keys.is_empty());
-        let age = seen.executed_at.map_or(0, |at| s.now.mono.since(at).get());
-        let survived = age >= successor.spec.restart.min_uptime.get();
-        let shown = seen.wait_ready || has_keys || survived;
-        let may = seen.executed_at.is_some() && has_said(seen) && listens && shown;
+        let is_told = run_of(s.event) == Some(old.id);
+        let old_keys = old_keys.filter(|keys| !keys.is_empty() || is_told);
+        let keys = old_keys.unwrap_or(&before.keys);
+        let has_keys = !keys.is_empty();
+        let spec = &successor.spec;
+        let min_ready = spec.reload.min_ready;
+        let is_complete = s.model.is_complete(old.id, successor.id, keys);
+        let may = if seen.wait_ready || has_keys || spec.probes.readiness.is_some() {
+            let since = seen.complete_since.unwrap_or(s.now.mono);
+            is_complete && s.now.mono.since(since) >= min_ready
+        } else {
+            let age = seen.executed_at.map(|at| s.now.mono.since(at));
+            is_complete && age >= Some(spec.restart.min_uptime.max(min_ready))
+        };
         ensure(may, || {
             format!("run {} of slot {}", successor.id, before.pm_id)
         })?;

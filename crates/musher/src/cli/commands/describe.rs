@@ -5,6 +5,8 @@ use crate::cli::describe::{DescribeOptions, describe};
 use crate::cli::output::{Failure, SEE_LIST};
 use crate::cli::process::Process;
 use crate::cli::verbs::Outcome;
+use crate::paths::Style;
+use serde_json::{Value, json};
 
 /// Prints a description of each process of the name or id.
 pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
@@ -20,6 +22,7 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
         ctx.console.help(SEE_LIST);
         return Err(Failure::Told);
     }
+    let addresses = addresses(ctx);
     let options = DescribeOptions {
         color: ctx.console.color_out,
         style: ctx.console.style,
@@ -30,10 +33,25 @@ pub(in crate::cli) fn run(ctx: &mut Context) -> Outcome {
     };
     let text: String = found
         .iter()
-        .map(|process| describe(*process, &options))
+        .map(|process| describe(*process, &addresses, &options))
         .collect();
     if !ctx.console.silent {
         ctx.console.data(&text);
     }
     Ok(0)
+}
+
+/// Returns the addresses of the cluster apps. A daemon that does not know the
+/// question has no answer, which is no reason to show nothing.
+fn addresses(ctx: &mut Context) -> Vec<Value> {
+    if ctx.console.style == Style::Pm2 {
+        return Vec::new();
+    }
+    let answer = ctx
+        .daemon()
+        .map(|client| client.read("musherBalance", json!({})));
+    match answer {
+        Ok(Ok(Value::Array(addresses))) => addresses,
+        Ok(Ok(_) | Err(_)) | Err(_) => Vec::new(),
+    }
 }

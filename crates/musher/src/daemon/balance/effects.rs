@@ -7,6 +7,7 @@
 use super::channel::Writable;
 use super::names::{self, ListenerName};
 use super::socket::{Listener, errno_of, make, name_of, now, path_of};
+use super::spread::Chooser;
 use super::thread::{CHANNEL, LISTENER, Thread, token};
 use super::{BalanceEvent, Probed};
 use musher_core::cluster::message::{SocketOptions, ToWorker};
@@ -39,6 +40,7 @@ impl Thread {
                 socket,
                 app,
                 slot,
+                order,
                 endpoint,
                 options,
                 joins,
@@ -46,20 +48,29 @@ impl Thread {
                 let place = ListenerName {
                     app,
                     slot,
+                    order,
                     backlog: options.backlog,
                     endpoint,
                 };
                 self.bind(socket, &place, options, joins);
             }
             ClusterAction::Watch { socket, on } => self.watch(socket, on),
-            ClusterAction::CloseSocket { socket } => self.close_socket(socket),
-            ClusterAction::EndSocket { socket } => {
-                if let Some(listener) = self.listeners.get(&socket) {
-                    // Fails for datagram sockets, which have no queue.
-                    let _ = rustix::net::shutdown(&listener.fd, rustix::net::Shutdown::Both);
-                }
-                self.close_socket(socket);
+            ClusterAction::Measure { socket, on } => self.measure(socket, on),
+            ClusterAction::Spread {
+                socket,
+                n_sockets,
+                live,
+            } => self.spread(socket, n_sockets, &live),
+            ClusterAction::Accept {
+                socket,
+                n_connections,
+            } => self.take_from(socket, n_connections),
+            ClusterAction::Hung { run, is_hung } => {
+                (self.on_event)(BalanceEvent::Hung { run, is_hung });
             }
+            ClusterAction::CloseSocket { socket } => self.close_socket(socket),
+            ClusterAction::EndSocket { socket } => self.end_socket(socket),
+            ClusterAction::Look { connection } => self.look(connection),
             ClusterAction::Probed {
                 connection,
                 is_taken,
@@ -71,6 +82,7 @@ impl Thread {
                 self.answer_probe(connection, probed);
             }
             ClusterAction::CloseConnection { connection } => {
+                self.stop_looking(connection);
                 self.connections.remove(&connection);
                 self.probes.remove(&connection);
             }
@@ -90,6 +102,14 @@ impl Thread {
                 (self.on_event)(BalanceEvent::Ticket { name, data });
             }
         }
+    }
+
+    fn end_socket(&mut self, socket: SocketId) {
+        if let Some(listener) = self.listeners.get(&socket) {
+            // Fails for datagram sockets, which have no queue.
+            let _ = rustix::net::shutdown(&listener.fd, rustix::net::Shutdown::Both);
+        }
+        self.close_socket(socket);
     }
 
     fn bind(
@@ -116,6 +136,7 @@ impl Thread {
                 name,
                 path: path_of(&place.endpoint),
                 watched: false,
+                chooser: Chooser::Hash,
             };
             self.listeners.insert(socket, listener);
         }
@@ -171,18 +192,20 @@ impl Thread {
             && self.leave_by.is_none()
             && self.primary.credit(socket) > 0
         {
-            let mut out = Vec::new();
-            let accepted = listen::accept(&listener.fd);
-            match accepted {
-                Ok(Some(fd)) => {
-                    let connection = self.take_connection(fd);
-                    self.primary.accepted(socket, connection, now(), &mut out);
-                    self.actions.extend(out);
-                }
+            match listen::accept(&listener.fd) {
+                Ok(Some(fd)) => self.took(socket, fd),
                 Ok(None) => return,
                 Err(_) => return self.pause(socket),
             }
         }
+    }
+
+    /// A connection was accepted.
+    pub(super) fn took(&mut self, socket: SocketId, fd: OwnedFd) {
+        let connection = self.take_connection(fd);
+        let mut out = Vec::new();
+        self.primary.accepted(socket, connection, now(), &mut out);
+        self.actions.extend(out);
     }
 
     /// Gives a connection its id.
@@ -211,6 +234,7 @@ impl Thread {
         if listener.watched {
             let _ = epoll::delete(&self.epoll, &listener.fd);
         }
+        self.gauge.forget(socket, &listener.fd);
         if let Some(path) = listener.path {
             let _ = std::fs::remove_file(path);
         }
@@ -220,10 +244,14 @@ impl Thread {
     }
 
     fn send(&mut self, run: Incarnation, message: &ToWorker, carried: Carried) {
+        if let Carried::Connection(connection) = carried {
+            self.stop_looking(connection);
+        }
         let fd = match carried {
             Carried::Nothing => None,
             Carried::Socket(socket) => self.listeners.get(&socket).map(|l| Arc::clone(&l.fd)),
             Carried::Connection(connection) => self.connections.get(&connection).cloned(),
+            Carried::Nobody => Some(Arc::clone(&self.nobody)),
         };
         let Some(link) = self.links.get_mut(&run) else {
             return;

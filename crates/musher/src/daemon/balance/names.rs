@@ -1,6 +1,7 @@
 //! Names of what is kept for a later daemon.
 //!
-//! `listen/<namespace>/<app>/<slot>/<backlog>/<key>` and
+//! `listen/<namespace>/<app>/<slot>/<backlog>/<order>/<key>`, without the order
+//! if it is not known, and
 //! `ticket/<namespace>/<app>/<key>`; `/` and `%` inside a part are written
 //! `%2F` and `%25`. The name carries everything a socket does not know itself.
 
@@ -16,6 +17,8 @@ pub(crate) struct ListenerName {
     pub(crate) app: AppKey,
     pub(crate) slot: u32,
     pub(crate) backlog: i32,
+    /// Its index among the sockets of its address.
+    pub(crate) order: Option<u32>,
     pub(crate) endpoint: Endpoint,
 }
 
@@ -23,12 +26,15 @@ impl ListenerName {
     /// Returns the name, or `None` if it is too long to be kept: such a socket
     /// does not outlive the daemon.
     pub(crate) fn write(&self) -> Option<String> {
+        let order = self.order.map(|order| format!("{order}/"));
+        let order = order.unwrap_or_default();
         let name = format!(
-            "listen/{}/{}/{}/{}/{}",
+            "listen/{}/{}/{}/{}/{}{}",
             escape(&self.app.namespace),
             escape(&self.app.name),
             self.slot,
             self.backlog,
+            order,
             escape(&self.endpoint.key().0),
         );
         (name.len() <= NAME_LIMIT).then_some(name)
@@ -37,7 +43,9 @@ impl ListenerName {
     /// Returns what a name says; `None` if it is not one of a listening socket.
     pub(crate) fn parse(name: &str) -> Option<ListenerName> {
         let parts: Vec<&str> = name.split('/').collect();
-        let ["listen", namespace, app, slot, backlog, key] = parts[..] else {
+        let (["listen", namespace, app, slot, backlog, order @ .., key], true) =
+            (&parts[..], parts.len() < 8)
+        else {
             return None;
         };
         Some(ListenerName {
@@ -47,6 +55,10 @@ impl ListenerName {
             },
             slot: slot.parse().ok()?,
             backlog: backlog.parse().ok()?,
+            order: match order {
+                [] => None,
+                [order, ..] => Some(order.parse().ok()?),
+            },
             endpoint: Endpoint::parse(&unescape(key))?,
         })
     }
@@ -95,11 +107,12 @@ mod tests {
             app in "[a-z/%25]{0,20}",
             slot in 0..1000u32,
             backlog in 1..5000i32,
+            order in prop::option::of(0..1000u32),
             key in "(/[a-z%]{1,20}){1,4}:-1:-1:undefined|null:80:4:undefined|::1:0:6:undefined:3",
         ) {
             let app = AppKey { namespace, name: app };
             let endpoint = Endpoint::parse(&key).unwrap();
-            let name = ListenerName { app: app.clone(), slot, backlog, endpoint };
+            let name = ListenerName { app: app.clone(), slot, backlog, order, endpoint };
             if let Some(text) = name.write() {
                 prop_assert!(text.len() <= NAME_LIMIT);
                 prop_assert_eq!(ListenerName::parse(&text), Some(name));

@@ -1,5 +1,6 @@
 //! From what an app asked for to a socket; the calls the thread makes.
 
+use super::spread::Chooser;
 use super::thread::Shared;
 use musher_core::cluster::message::{Endpoint, Kind, SocketName, SocketOptions};
 use musher_core::time::Mono;
@@ -18,6 +19,8 @@ pub(super) struct Listener {
     pub(super) path: Option<String>,
     /// Registered with epoll.
     pub(super) watched: bool,
+    /// What chooses in its group, if it is the first there.
+    pub(super) chooser: Chooser,
 }
 
 /// Makes a listening or bound socket; with a member, one more at its address.

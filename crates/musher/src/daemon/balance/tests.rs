@@ -5,6 +5,7 @@
 
 mod drain;
 mod house;
+mod queues;
 
 use crate::daemon::balance::Probed;
 use house::{ALL, House, free_port, get, get_unix};

@@ -2,18 +2,21 @@
 //! what they bring.
 
 use super::channel::{Link, Readable};
+use super::measure::Gauge;
 use super::names::{self, ListenerName};
 use super::socket::{Listener, name_of, now, path_of};
-use super::{BalanceEvent, Child, Command, Probe, Probed};
+use super::spread::Chooser;
+use super::{Answer, BalanceEvent, Child, Command, Probe, Probed};
 use musher_core::cluster::message::{FromWorker, SocketOptions};
 use musher_core::cluster::{ClusterAction, ConnectionId, Primary, SocketId};
 use musher_core::id::Incarnation;
 use musher_core::supervisor::event::AppMessage;
 use musher_core::time::{Millis, Mono};
 use musher_core::wire::node_ipc::{self, Line};
+use musher_os::fd::{self, Blocking};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -34,6 +37,8 @@ const KIND_SHIFT: u32 = 60;
 const WAKE: u64 = 0;
 pub(super) const CHANNEL: u64 = 1;
 pub(super) const LISTENER: u64 = 2;
+pub(super) const QUEUES: u64 = 3;
+pub(super) const CONNECTION: u64 = 4;
 
 /// Everything the thread owns.
 pub(super) struct Thread {
@@ -45,6 +50,8 @@ pub(super) struct Thread {
     pub(super) links: HashMap<Incarnation, Link>,
     pub(super) listeners: HashMap<SocketId, Listener>,
     pub(super) connections: HashMap<ConnectionId, Shared>,
+    /// Those that are registered with epoll until it is known whose they are.
+    pub(super) looking: HashSet<ConnectionId>,
     /// Who is told what became of a probe's connection.
     pub(super) probes: HashMap<ConnectionId, oneshot::Sender<Probed>>,
     pub(super) last_connection: u64,
@@ -54,6 +61,11 @@ pub(super) struct Thread {
     /// Sockets not watched after a failed accept, and until when.
     pub(super) paused: VecDeque<(Mono, SocketId)>,
     pub(super) actions: VecDeque<ClusterAction>,
+    pub(super) gauge: Gauge,
+    /// The kernel said once that no program may be loaded.
+    pub(super) is_ebpf_refused: bool,
+    /// One end of a connection that nobody uses.
+    pub(super) nobody: Shared,
 }
 
 impl Thread {
@@ -65,6 +77,9 @@ impl Thread {
     ) -> io::Result<Thread> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake, token(WAKE, 0), EventFlags::IN)?;
+        let gauge = Gauge::new()?;
+        gauge.register(&epoll)?;
+        let (nobody, _) = fd::socketpair(Blocking::NeverWaits)?;
         Ok(Thread {
             epoll,
             inbox,
@@ -74,11 +89,15 @@ impl Thread {
             links: HashMap::new(),
             listeners: HashMap::new(),
             connections: HashMap::new(),
+            looking: HashSet::new(),
             probes: HashMap::new(),
             last_connection: 0,
             leave_by: None,
             paused: VecDeque::new(),
             actions: VecDeque::new(),
+            gauge,
+            is_ebpf_refused: false,
+            nobody: Arc::new(nobody),
         })
     }
 
@@ -97,6 +116,8 @@ impl Thread {
                 match data >> KIND_SHIFT {
                     CHANNEL => self.on_channel(Incarnation(id), event.flags),
                     LISTENER => self.accept(SocketId(id)),
+                    QUEUES => self.gauge.wake(),
+                    CONNECTION => self.on_connection(ConnectionId(id)),
                     _ => {
                         let mut count = [0_u8; 8];
                         let _ = rustix::io::read(&self.wake, &mut count);
@@ -127,6 +148,7 @@ impl Thread {
         let paused = self.paused.iter().map(|(at, _)| *at);
         let next = stalled
             .chain(paused)
+            .chain(self.gauge.next())
             .chain(self.primary.next_deadline())
             .chain(self.leave_by)
             .min()?;
@@ -139,6 +161,7 @@ impl Thread {
         if self.primary.next_deadline().is_some_and(|at| at <= time) {
             self.decide(|primary, out| primary.on_time(time, out));
         }
+        self.read_queues(time);
         while let Some((at, socket)) = self.paused.front().copied()
             && at <= time
         {
@@ -178,10 +201,12 @@ impl Thread {
                     app,
                     slot,
                     balance,
+                    sticky,
                     channel,
                     fd,
                 } = child;
                 self.primary.add(run, app, slot, balance, channel);
+                self.primary.set_sticky(run, sticky);
                 self.attach(run, Link::new(fd));
             }
             Command::Send { run, json } => {
@@ -200,6 +225,10 @@ impl Thread {
                 self.decide(|primary, out| primary.collect(run, id, out));
             }
             Command::Forget(run) => self.forget(run),
+            Command::Overview(Answer(answer)) => answer(self.overview()),
+            Command::Suspend { run, suspended } => {
+                self.decide(|primary, out| primary.suspend(run, suspended, now, out));
+            }
             Command::KeepSlots { app, live } => {
                 self.decide(|primary, out| primary.keep_slots(&app, &live, out));
             }
@@ -265,6 +294,7 @@ impl Thread {
             app,
             slot,
             backlog,
+            order,
             endpoint,
         } = parsed;
         let path = path_of(&endpoint);
@@ -275,12 +305,13 @@ impl Thread {
         let bound = name_of(&fd);
         let socket = self
             .primary
-            .restore_socket(app, slot, endpoint, options, bound);
+            .restore_socket(app, slot, order, endpoint, options, bound);
         let listener = Listener {
             fd: Arc::new(fd),
             name: Some(name),
             path,
             watched: false,
+            chooser: Chooser::Unknown,
         };
         self.listeners.insert(socket, listener);
     }
@@ -291,6 +322,7 @@ impl Thread {
             app,
             slot,
             balance,
+            sticky,
             channel,
             fd,
         } = child;
@@ -301,6 +333,7 @@ impl Thread {
         self.attach(run, Link::restored(fd));
         self.decide(|primary, out| {
             primary.restore_worker(run, app, slot, balance, channel, &keys, now(), out);
+            primary.set_sticky(run, sticky);
         });
     }
 
@@ -345,7 +378,10 @@ impl Thread {
             && let Some(line) = link.next_line()
         {
             match node_ipc::read(&line) {
-                Line::User => (self.on_event)(BalanceEvent::Raw { run, line }),
+                Line::User => {
+                    self.hear(run, &line);
+                    (self.on_event)(BalanceEvent::Raw { run, line });
+                }
                 Line::Ready => {
                     (self.on_event)(BalanceEvent::Said {
                         run,

@@ -68,6 +68,7 @@ fn plan(argv: &[&str]) -> SpawnPlan {
         },
         slot: 0,
         balance: Balance::Even,
+        sticky: None,
         program: argv[0].to_owned(),
         args: argv[1..].iter().map(|word| (*word).to_owned()).collect(),
         env: vec![

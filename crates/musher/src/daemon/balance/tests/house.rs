@@ -1,8 +1,8 @@
 //! A small daemon for the tests: spawns apps, collects events, waits.
 
 use crate::daemon::balance::{BalanceEvent, Balancer, Child, Probed};
-use musher_core::app::Balance;
 use musher_core::app::agent::{NODE_OPTIONS, with_agent};
+use musher_core::app::{Balance, Sticky};
 use musher_core::cluster::takeover_seq;
 use musher_core::exit::Signal;
 use musher_core::id::Incarnation;
@@ -37,6 +37,7 @@ struct Started {
 pub(super) struct House {
     pub(super) port: u16,
     pub(super) channel: Channel,
+    pub(super) sticky: Option<Sticky>,
     /// Workers are started with the agent.
     pub(super) agent: bool,
     balance: Balance,
@@ -49,6 +50,8 @@ pub(super) struct House {
     tickets: BTreeMap<String, Value>,
     children: BTreeMap<Incarnation, Started>,
     n_unparked: usize,
+    pub(super) notes: Vec<String>,
+    pub(super) hung: Vec<(Incarnation, bool)>,
     n_runs: u64,
 }
 
@@ -58,6 +61,7 @@ impl House {
         House {
             port: free_port(),
             channel: Channel::Worker,
+            sticky: None,
             agent: false,
             balance,
             case,
@@ -69,6 +73,8 @@ impl House {
             tickets: BTreeMap::new(),
             children: BTreeMap::new(),
             n_unparked: 0,
+            notes: Vec::new(),
+            hung: Vec::new(),
             n_runs: 0,
         }
     }
@@ -130,6 +136,7 @@ impl House {
             app,
             slot,
             balance,
+            sticky: self.sticky.clone(),
             channel,
             fd,
         }
@@ -159,6 +166,7 @@ impl House {
             app: self.app(),
             slot,
             balance: musher_core::app::Balance::Even,
+            sticky: None,
             program: std::env::var("MUSHER_TEST_NODE").unwrap_or_else(|_| "node".into()),
             args: vec![script.clone()],
             env,
@@ -246,6 +254,8 @@ impl House {
                 self.parked.remove(&name);
             }
             BalanceEvent::Ticket { name, data } => drop(self.tickets.insert(name, data)),
+            BalanceEvent::Note(text) => self.notes.push(text),
+            BalanceEvent::Hung { run, is_hung } => self.hung.push((run, is_hung)),
             other => self.events.push(other),
         }
     }
@@ -331,6 +341,38 @@ impl House {
     pub(super) fn kill(&mut self, run: Incarnation) {
         send_kill(&self.children[&run].process);
         self.wait_exit(run);
+    }
+
+    /// Stops a run as a debugger would.
+    pub(super) fn stop(&self, run: Incarnation) {
+        self.signal(run, Signal(19));
+    }
+
+    /// Lets a stopped run go on.
+    pub(super) fn cont(&self, run: Incarnation) {
+        self.signal(run, Signal(18));
+    }
+
+    /// Returns how often the balance threads of this process gave up the
+    /// processor of their own will.
+    pub(super) fn n_waits(&self) -> u64 {
+        let mut n_waits = 0;
+        for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+            let read =
+                |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            if read("comm").trim() != "balance" {
+                continue;
+            }
+            let status = read("status");
+            let line = status
+                .lines()
+                .find(|line| line.starts_with("voluntary_ctxt_switches"));
+            let count = line.and_then(|line| line.split_whitespace().last());
+            n_waits += count
+                .and_then(|count| count.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        n_waits
     }
 
     /// Hands a connection to a worker, as a probe does.
@@ -421,9 +463,13 @@ pub(super) fn free_port() -> u16 {
 
 /// Asks over one connection of its own; returns the body, the worker's pid.
 pub(super) fn get(port: u16) -> io::Result<String> {
+    get_within(port, PATIENCE)
+}
+
+pub(super) fn get_within(port: u16, patience: Duration) -> io::Result<String> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     ask(stream)
 }
 
