@@ -458,7 +458,12 @@ fn an_update_waits_for_the_commands_of_others() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it runs");
-    musher.wait_status("slow", 1, "launching");
+    musher.wait("a process that is launching", || {
+        let list = musher.of("slow");
+        let process = list.first()?;
+        let is_launching = process["pm2_env"]["status"] == "launching";
+        (is_launching && process["pid"].as_i64() > Some(0)).then_some(())
+    });
     let said = musher.updated(Path::new(OWN));
     assert!(said.contains("1 of 1 processes kept their pids"), "{said}");
     let output = starting.wait_with_output().expect("its end");
