@@ -134,8 +134,10 @@ const INTERPRETERS = [
 ];
 for (const [what, options, expected] of INTERPRETERS) {
   test(`interpreter: ${what}`, async () => {
-    await home.call('start', { name: 'i', args: ['x'], env: { COLOR: 'red' }, ...options });
-    const [process] = await home.status('i', 'online');
+    // A name of its own: the log of the one before must not answer for it.
+    const name = what.replaceAll(' ', '-');
+    await home.call('start', { name, args: ['x'], env: { COLOR: 'red' }, ...options });
+    const [process] = await home.status(name, 'online');
     assert.match(await home.holds(process.pm2_env.pm_out_log_path, 'red'), expected);
     assert.ok(isAlive(process.pid));
     assert.equal(process.pm2_env.exec_mode, 'fork_mode');

@@ -10,9 +10,6 @@ const facts = {
   exec_mode: process.env.exec_mode ?? null,
   worker: require('node:cluster').isWorker,
 };
-console.log(`facts ${JSON.stringify(facts)}`);
-console.error('to stderr');
-
 process.on('message', (message) => {
   if (message?.topic === 'echo') {
     process.send({ type: 'echo:answer', data: { got: message, pid: process.pid } });
@@ -33,4 +30,7 @@ if (process.env.ACTION) {
     data: { action_name: 'sum', action_type: 'custom', arity: 1, opts: null },
   });
 }
+// Last: whoever reads it may send signals.
+console.log(`facts ${JSON.stringify(facts)}`);
+console.error('to stderr');
 setInterval(() => {}, 1 << 30);
