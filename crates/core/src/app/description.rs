@@ -271,6 +271,19 @@ pub fn to_description(spec: &AppSpec) -> Map<String, Value> {
     out
 }
 
+/// Returns what is wrong with `sticky`, by itself or beside `balance`.
+pub(in crate::app) fn sticky_mistakes(description: &Map<String, Value>) -> Vec<ConfigError> {
+    let mut reader = Reader {
+        from: description,
+        mistakes: Vec::new(),
+    };
+    reader.balance();
+    reader.sticky();
+    // `balance` itself is checked by the table of attributes.
+    reader.mistakes.retain(|mistake| mistake.key == "sticky");
+    reader.mistakes
+}
+
 fn release(description: &Map<String, Value>) -> Option<Place> {
     let text = |key: &str| Some(description.get(RELEASE)?.get(key)?.as_str()?.to_owned());
     Some(Place {

@@ -163,6 +163,7 @@ pub fn resolve(raw: &Map<String, Value>, ctx: &Context<'_>) -> Result<Resolved, 
         _ => ExecMode::Fork,
     };
     mistakes.extend(description::objects::read(&description, mode).mistakes);
+    mistakes.extend(description::sticky_mistakes(&description));
     let app = label(ctx, &name);
     for mistake in &mut mistakes {
         mistake.app.clone_from(&app);
