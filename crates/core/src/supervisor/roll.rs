@@ -257,7 +257,8 @@ impl Supervisor {
             return;
         }
         roll.is_undoing = true;
-        if (self.is_ending() && !planted!(EndGoesBack)) || planted!(NobodyGoesBack) {
+        let is_ending = self.is_ending() && !planted!(EndGoesBack);
+        if is_ending || planted!(NobodyGoesBack) {
             return;
         }
         let goes_back = |part: &&Part| {
